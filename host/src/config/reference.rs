@@ -1,0 +1,68 @@
+//! The reference of all settings, written from the table that also reads them.
+
+use std::fmt::Write;
+
+use super::Config;
+use super::settings::SETTINGS;
+
+const HEAD: &str = "\
+# Configuration reference
+
+<!-- Generated from host/src/config: UPDATE_GENERATED=1 cargo test config::tests::the_reference writes it. -->
+
+The host needs no configuration. What it finds it reads in this order, each over the one before:
+
+1. `/usr/lib/punktfunk/host.toml` - the image's
+2. `/etc/punktfunk/host.toml`, then `/etc/punktfunk/host.d/*.toml` in the order of their names - yours
+3. the file given with `--config`
+4. the environment: `PUNKTFUNK_` and the key in capitals, with `__` for the dot, as in `PUNKTFUNK_GAMESTREAM__PORT`;
+   lists are separated by commas
+5. the command line
+
+A wrong value is passed over and named with its file and line when the host starts; the value from before holds. A key
+that is not known is named and passed over.
+
+## Settings
+";
+
+const APPS: &str = r#"
+## Apps of your own
+
+Each `[[app]]` adds one; a later one of the same title replaces it.
+
+| key | value | default |
+|---|---|---|
+| `title` | a text of 1 to 64 characters | needed |
+| `display` | `"sway"` (a desktop of its own) or `"pattern"` (the test card's pictures) | `"sway"` |
+| `command` | a program and its arguments, as a list of texts | needed for `"sway"` |
+| `commands` | several of them, all started | |
+| `art` | the absolute path of a PNG picture, 600x800 | a picture of ours |
+
+```toml
+[[app]]
+title = "Terminal"
+command = ["foot", "--fullscreen"]
+art = "/etc/punktfunk/terminal.png"
+```
+"#;
+
+/// The reference, as it lies in docs/reference/config.md.
+pub fn reference() -> String {
+    let defaults = Config::default();
+    let mut text = HEAD.to_owned();
+    for setting in SETTINGS {
+        let default = setting
+            .show(&defaults)
+            .map_or_else(|| "see above".to_owned(), |value| format!("`{value}`"));
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n### `{}`\n\n{}\n\n- value: {}\n- default: {default}\n",
+            setting.key,
+            setting.about,
+            setting.range(),
+        );
+    }
+    text.push_str(APPS);
+    text
+}

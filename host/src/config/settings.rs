@@ -1,0 +1,321 @@
+//! The table of settings: for each its key, its range, its words, and how it enters the [`Config`].
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use toml::de::DeValue;
+
+use super::{Config, Encryption, printable};
+
+/// A setting.
+pub(super) struct Setting {
+    pub(super) key: &'static str,
+    pub(super) about: &'static str,
+    kind: Kind,
+    /// Its value as it is written in TOML; empty if there is none.
+    show: fn(&Config) -> String,
+}
+
+enum Kind {
+    Text { range: &'static str, set: fn(&mut Config, String) -> bool },
+    Integer { range: RangeInclusive<i64>, set: fn(&mut Config, i64) },
+    Boolean { set: fn(&mut Config, bool) },
+    Choice { options: &'static [&'static str], set: fn(&mut Config, usize) },
+}
+
+/// A value as it was found.
+pub(super) enum Value {
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
+    List(Vec<Value>),
+    /// Of the environment or the command line, where all is text.
+    Untyped(String),
+    /// Something no setting takes.
+    Other(String),
+}
+
+impl Value {
+    pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
+        match value {
+            DeValue::String(text) => Self::Text(text.to_string()),
+            DeValue::Integer(number) => {
+                let digits = number.as_str();
+                i64::from_str_radix(digits, number.radix())
+                    .map_or_else(|_| Self::Other(digits.to_owned()), Self::Integer)
+            }
+            DeValue::Boolean(value) => Self::Boolean(*value),
+            DeValue::Array(list) => {
+                Self::List(list.iter().map(|value| Self::from_toml(value.get_ref())).collect())
+            }
+            DeValue::Float(number) => Self::Other(number.as_str().to_owned()),
+            DeValue::Datetime(time) => Self::Other(time.to_string()),
+            DeValue::Table(_) => Self::Other("a table".to_owned()),
+        }
+    }
+
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) | Self::Untyped(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn integer(self) -> Option<i64> {
+        match self {
+            Self::Integer(number) => Some(number),
+            Self::Untyped(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn boolean(self) -> Option<bool> {
+        match self {
+            Self::Boolean(value) => Some(value),
+            Self::Untyped(text) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(true),
+                "false" | "0" | "no" | "off" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) | Self::Untyped(text) => write!(f, "\"{}\"", printable(text)),
+            Self::Integer(number) => number.fmt(f),
+            Self::Boolean(value) => value.fmt(f),
+            Self::List(list) => write!(f, "a list of {}", list.len()),
+            Self::Other(text) => f.write_str(&printable(text)),
+        }
+    }
+}
+
+impl Setting {
+    /// Puts the value into the configuration, if it is one that this setting takes.
+    pub(super) fn put(&self, config: &mut Config, value: Value) -> bool {
+        match &self.kind {
+            Kind::Text { set, .. } => value.text().is_some_and(|text| set(config, text)),
+            Kind::Integer { range, set } => match value.integer() {
+                Some(number) if range.contains(&number) => {
+                    set(config, number);
+                    true
+                }
+                _ => false,
+            },
+            Kind::Boolean { set } => value.boolean().map(|value| set(config, value)).is_some(),
+            Kind::Choice { options, set } => {
+                let chosen = value
+                    .text()
+                    .and_then(|text| options.iter().position(|option| *option == text.trim()));
+                chosen.map(|index| set(config, index)).is_some()
+            }
+        }
+    }
+
+    /// What the setting takes, in words.
+    pub(super) fn range(&self) -> String {
+        match &self.kind {
+            Kind::Text { range, .. } => (*range).to_owned(),
+            Kind::Integer { range, .. } => {
+                format!("a whole number in {}..={}", range.start(), range.end())
+            }
+            Kind::Boolean { .. } => "true or false".to_owned(),
+            Kind::Choice { options, .. } => {
+                let quoted: Vec<_> = options.iter().map(|option| format!("\"{option}\"")).collect();
+                format!("one of {}", quoted.join(", "))
+            }
+        }
+    }
+
+    /// Its value in a configuration, as it is written in TOML; `None` if there is none.
+    pub(super) fn show(&self, config: &Config) -> Option<String> {
+        Some((self.show)(config)).filter(|text| !text.is_empty())
+    }
+}
+
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+pub(super) fn is_section(key: &str) -> bool {
+    SETTINGS
+        .iter()
+        .any(|setting| setting.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// A name that can be announced: a DNS label of at most 63 bytes.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let text = text.trim();
+    let is_fit = (1..=63).contains(&text.len()) && !text.chars().any(char::is_control);
+    is_fit.then(|| text.to_owned())
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// All settings, in the order of the reference.
+pub(super) static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "name",
+        about: "The name that clients show. Without it: the machine's host name.",
+        kind: Kind::Text {
+            range: "a text of 1 to 63 bytes",
+            set: |config, text| host_name(&text).map(|name| config.name = name).is_some(),
+        },
+        show: |_| String::new(),
+    },
+    Setting {
+        key: "discovery",
+        about: "Announce the host over mDNS, so that clients find it by themselves.",
+        kind: Kind::Boolean { set: |config, value| config.discovery = value },
+        show: |config| config.discovery.to_string(),
+    },
+    Setting {
+        key: "listen.address",
+        about: "The address to listen on. `::` takes every address, IPv4 too.",
+        kind: Kind::Text {
+            range: "an IP address",
+            set: |config, text| text.parse().map(|address| config.listen.address = address).is_ok(),
+        },
+        show: |config| quoted(&config.listen.address.to_string()),
+    },
+    Setting {
+        key: "gamestream.port",
+        about: "The HTTP port of GameStream. The others follow it: HTTPS 5 below; video 9, control \
+                10, sound 11 and RTSP 21 above. Some clients only know the default.",
+        kind: Kind::Integer {
+            range: 1029..=65_514,
+            set: |config, number| {
+                config.gamestream.port = u16::try_from(number).unwrap_or(config.gamestream.port);
+            },
+        },
+        show: |config| config.gamestream.port.to_string(),
+    },
+    Setting {
+        key: "gamestream.encryption",
+        about: "Encryption of video and sound: never, if the client wants it, or always (clients \
+                that cannot are refused). Input and control are always encrypted.",
+        kind: Kind::Choice {
+            options: &["off", "offer", "require"],
+            set: |config, index| {
+                config.gamestream.encryption =
+                    [Encryption::Off, Encryption::Offer, Encryption::Require][index];
+            },
+        },
+        show: |config| {
+            quoted(match config.gamestream.encryption {
+                Encryption::Off => "off",
+                Encryption::Offer => "offer",
+                Encryption::Require => "require",
+            })
+        },
+    },
+    Setting {
+        key: "gamestream.fec_percent",
+        about: "Parity sent per video data, in percent: more survives more loss and costs as much \
+                bandwidth.",
+        kind: Kind::Integer {
+            range: 0..=100,
+            set: |config, number| {
+                config.gamestream.fec_percent =
+                    u8::try_from(number).unwrap_or(config.gamestream.fec_percent);
+            },
+        },
+        show: |config| config.gamestream.fec_percent.to_string(),
+    },
+    Setting {
+        key: "apps.test_card",
+        about: "Offer the app \"Test card\".",
+        kind: Kind::Boolean { set: |config, value| config.built_in.test_card = value },
+        show: |config| config.built_in.test_card.to_string(),
+    },
+    Setting {
+        key: "apps.desktop",
+        about: "Offer the app \"Desktop\".",
+        kind: Kind::Boolean { set: |config, value| config.built_in.desktop = value },
+        show: |config| config.built_in.desktop.to_string(),
+    },
+    Setting {
+        key: "limits.sessions",
+        about: "As many devices may play at once.",
+        kind: Kind::Integer {
+            range: 1..=16,
+            set: |config, number| {
+                config.limits.sessions = usize::try_from(number).unwrap_or(config.limits.sessions);
+            },
+        },
+        show: |config| config.limits.sessions.to_string(),
+    },
+    Setting {
+        key: "limits.bitrate_kbps",
+        about: "The highest video bitrate of a stream, in kbit/s; a client that asks for more gets \
+                this.",
+        kind: Kind::Integer {
+            range: 500..=1_000_000,
+            set: |config, number| {
+                config.limits.bitrate_kbps =
+                    u32::try_from(number).unwrap_or(config.limits.bitrate_kbps);
+            },
+        },
+        show: |config| config.limits.bitrate_kbps.to_string(),
+    },
+    Setting {
+        key: "state.folder",
+        about: "Where the host keeps its key and the paired devices; its own, mode 0700. Without it: \
+                `$STATE_DIRECTORY`; `/var/lib/punktfunk/host` where that is the host's; else \
+                `~/.local/state/punktfunk`.",
+        kind: Kind::Text {
+            range: "an absolute path",
+            set: |config, text| {
+                let path = PathBuf::from(text);
+                let is_fit = path.is_absolute();
+                if is_fit {
+                    config.state_folder = Some(path);
+                }
+                is_fit
+            },
+        },
+        show: |_| String::new(),
+    },
+    Setting {
+        key: "mgmt.owner_uid",
+        about: "The user, beside root and the host's own, who may pair devices and see what runs.",
+        kind: Kind::Integer {
+            range: 0..=u32::MAX as i64,
+            set: |config, number| config.owner_uid = u32::try_from(number).ok(),
+        },
+        show: |_| String::new(),
+    },
+    Setting {
+        key: "log.filter",
+        about: "What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels per \
+                part, as in `info,punktfunk_host::pairing=debug`.",
+        kind: Kind::Text {
+            range: "a level, or `target=level` separated by commas",
+            set: |config, text| {
+                let is_fit = text.len() <= 1024
+                    && text.parse::<tracing_subscriber::filter::Targets>().is_ok();
+                if is_fit {
+                    config.log.filter = text;
+                }
+                is_fit
+            },
+        },
+        show: |config| quoted(&config.log.filter),
+    },
+    Setting {
+        key: "log.format",
+        about: "Text for people, or one JSON object per line.",
+        kind: Kind::Choice {
+            options: &["text", "json"],
+            set: |config, index| config.log.json = index == 1,
+        },
+        show: |config| quoted(if config.log.json { "json" } else { "text" }),
+    },
+];

@@ -1,0 +1,281 @@
+//! How clients find this host: multicast DNS service discovery.
+//!
+//! The service is `_nvstream._tcp.local.` with the plain HTTP port; clients read everything else over HTTP. Its
+//! addresses are those of all interfaces that are up, and follow them as they come and go. The host name in the record
+//! is our own (`punktfunk-xxxxxxxx.local.`), not the machine's: another responder (avahi) owns that one, and two
+//! responders for one name only make conflicts.
+//!
+//! Deliberately absent: TXT keys, which no client reads, and the loopback interface, whose address would lead every
+//! client to itself.
+
+use std::time::Duration;
+
+use mdns_sd::{IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
+
+/// The service type.
+// spec: gamestream 1.1
+const SERVICE_TYPE: &str = "_nvstream._tcp.local.";
+/// A label of a DNS name is at most this long, in bytes.
+const MAX_LABEL_BYTES: usize = 63;
+/// What is announced if the name has nothing that can be.
+const FALLBACK_NAME: &str = "punktfunk";
+/// How long each of the two steps of a farewell may take.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the host cannot be announced. The host works without: clients can be told its address.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// The responder did not start.
+    #[error("cannot open the sockets for mDNS (UDP 5353): {0}")]
+    Start(mdns_sd::Error),
+    /// The service was refused.
+    #[error("cannot announce the service over mDNS: {0}")]
+    Announce(mdns_sd::Error),
+}
+
+/// What is announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiscoveryOptions {
+    /// The name that clients show; cut to 63 bytes.
+    pub name: String,
+    /// The host's UUID text; tells its host name from others'.
+    pub host_id: String,
+    /// The plain HTTP port.
+    pub http_port: u16,
+}
+
+/// The running announcement. Dropping it says farewell to the network, which blocks for two seconds at most.
+pub struct Announcement {
+    responder: ServiceDaemon,
+    full_name: String,
+    host_name: String,
+}
+
+impl std::fmt::Debug for Announcement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Announcement").field("full_name", &self.full_name).finish_non_exhaustive()
+    }
+}
+
+impl Announcement {
+    /// Announces the host on all interfaces but the loopback. Does not block; the work is on a thread of the
+    /// responder.
+    ///
+    /// # Errors
+    /// See [`DiscoveryError`].
+    // spec: gamestream 1.1
+    pub fn start(options: &DiscoveryOptions) -> Result<Self, DiscoveryError> {
+        let responder = ServiceDaemon::new().map_err(DiscoveryError::Start)?;
+        Self::announce(responder, options, Scope::Network)
+    }
+
+    fn announce(
+        responder: ServiceDaemon,
+        options: &DiscoveryOptions,
+        scope: Scope,
+    ) -> Result<Self, DiscoveryError> {
+        let host_name = host_name(&options.host_id);
+        let service = service(options, &host_name, scope).map_err(DiscoveryError::Announce)?;
+        let full_name = service.get_fullname().to_owned();
+        let announced = scope.limit(&responder).and_then(|()| responder.register(service));
+        // Made before the result is looked at, so that a responder is never left running.
+        let announcement = Self { responder, full_name, host_name };
+        announced.map_err(DiscoveryError::Announce)?;
+        tracing::info!(
+            service = announcement.full_name,
+            host = announcement.host_name,
+            port = options.http_port,
+            "announcing the host over mDNS"
+        );
+        Ok(announcement)
+    }
+
+    /// The full name of the service, as browsers show it.
+    pub fn full_name(&self) -> &str {
+        &self.full_name
+    }
+
+    /// The host name that the service points to, with its final dot.
+    pub fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    /// Tells the network that the host is gone. Blocks for two seconds at most.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn farewell(&self) -> mdns_sd::Result<()> {
+        // A step that takes too long is left behind: the records run out by themselves.
+        let _ = self.responder.unregister(&self.full_name)?.recv_timeout(FAREWELL_TIMEOUT);
+        let _ = self.responder.shutdown()?.recv_timeout(FAREWELL_TIMEOUT);
+        Ok(())
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        if let Err(error) = self.farewell() {
+            tracing::debug!(%error, "the mDNS responder ended before its farewell");
+        }
+    }
+}
+
+/// Where the host is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// On every interface but the loopback.
+    Network,
+    /// On the loopback alone, for tests.
+    #[cfg(test)]
+    Loopback,
+}
+
+impl Scope {
+    fn is_loopback(self) -> bool {
+        self != Self::Network
+    }
+
+    fn interfaces(self) -> IfKind {
+        let wanted = self.is_loopback();
+        IfKind::Predicate(IfPredicate::new(move |interface| interface.is_loopback() == wanted))
+    }
+
+    /// Keeps the responder off all other interfaces.
+    fn limit(self, responder: &ServiceDaemon) -> mdns_sd::Result<()> {
+        let wanted = self.is_loopback();
+        responder.disable_interface(IfKind::Predicate(IfPredicate::new(move |interface| {
+            interface.is_loopback() != wanted
+        })))
+    }
+}
+
+fn service(
+    options: &DiscoveryOptions,
+    host_name: &str,
+    scope: Scope,
+) -> mdns_sd::Result<ServiceInfo> {
+    let name = instance_name(&options.name);
+    let port = options.http_port;
+    let mut service =
+        ServiceInfo::new(SERVICE_TYPE, &name, host_name, "", port, None)?.enable_addr_auto();
+    service.set_interfaces(vec![scope.interfaces()]);
+    Ok(service)
+}
+
+/// The name as a DNS label: at most 63 bytes, cut between characters, without control characters or a dot at its end.
+fn instance_name(name: &str) -> String {
+    let mut label = String::new();
+    for c in name.trim().chars().filter(|c| !c.is_control()) {
+        if label.len() + c.len_utf8() > MAX_LABEL_BYTES {
+            break;
+        }
+        label.push(c);
+    }
+    let label = label.trim_end_matches(|c: char| c == '.' || c.is_whitespace());
+    if label.is_empty() { FALLBACK_NAME.to_owned() } else { label.to_owned() }
+}
+
+fn host_name(host_id: &str) -> String {
+    let tag: String =
+        host_id.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>();
+    format!("punktfunk-{}.local.", tag.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+    use std::time::Instant;
+
+    use mdns_sd::{Receiver, ServiceEvent};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn options(name: &str) -> DiscoveryOptions {
+        DiscoveryOptions {
+            name: name.to_owned(),
+            host_id: "3F2B8C1E-aaaa-bbbb-cccc-dddddddddddd".to_owned(),
+            http_port: 47_989,
+        }
+    }
+
+    /// The next event that `pick` wants, within half a minute.
+    fn next<T>(events: &Receiver<ServiceEvent>, pick: impl Fn(ServiceEvent) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let event = events.recv_deadline(deadline).expect("no such event in 30 s");
+            if let Some(found) = pick(event) {
+                return found;
+            }
+        }
+    }
+
+    /// Browses until the host is found with addresses that satisfy `is_complete`, then until it is gone.
+    fn check_found_and_gone(scope: Scope, is_complete: impl Fn(&HashSet<IpAddr>) -> bool) {
+        // A port of the test's own, so that neither avahi nor the network takes part.
+        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let browser = ServiceDaemon::new_with_port(port).unwrap();
+        scope.limit(&browser).unwrap();
+        let events = browser.browse(SERVICE_TYPE).unwrap();
+        let responder = ServiceDaemon::new_with_port(port).unwrap();
+        let announcement =
+            Announcement::announce(responder, &options("Wohnzimmer-PC ü"), scope).unwrap();
+        assert_eq!(announcement.full_name(), "Wohnzimmer-PC ü._nvstream._tcp.local.");
+        let resolved = next(&events, |event| match event {
+            ServiceEvent::ServiceResolved(service) => {
+                let addresses = service.addresses.iter().map(|a| a.to_ip_addr()).collect();
+                is_complete(&addresses).then_some(service)
+            }
+            _ => None,
+        });
+        assert_eq!(resolved.port, 47_989);
+        assert_eq!(resolved.host, "punktfunk-3f2b8c1e.local.");
+        assert!(resolved.txt_properties.is_empty());
+        let full_name = announcement.full_name().to_owned();
+        announcement.stop();
+        let gone = next(&events, |event| match event {
+            ServiceEvent::ServiceRemoved(_, gone) => Some(gone),
+            _ => None,
+        });
+        assert_eq!(gone, full_name);
+        browser.shutdown().unwrap();
+    }
+
+    // spec: gamestream 13 item 1
+    #[test]
+    fn a_browser_finds_the_host_and_sees_it_go() {
+        let here: IpAddr = Ipv4Addr::LOCALHOST.into();
+        check_found_and_gone(Scope::Loopback, |addresses| addresses.contains(&here));
+    }
+
+    // spec: gamestream 13 item 1
+    #[test]
+    #[ignore = "needs a network interface with an IPv4 and an IPv6 address"]
+    fn on_a_network_both_kinds_of_address_are_announced_and_no_loopback() {
+        check_found_and_gone(Scope::Network, |addresses| {
+            assert!(!addresses.iter().any(IpAddr::is_loopback));
+            addresses.iter().any(IpAddr::is_ipv4) && addresses.iter().any(IpAddr::is_ipv6)
+        });
+    }
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        let long = "ü".repeat(40);
+        assert_eq!(instance_name(&long), "ü".repeat(31));
+        assert_eq!(instance_name(" Sofa. "), "Sofa");
+        assert_eq!(instance_name("..."), FALLBACK_NAME);
+        assert_eq!(host_name("AB-cd"), "punktfunk-abcd.local.");
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_can_be_announced(name in any::<String>()) {
+            let label = instance_name(&name);
+            prop_assert!((1..=MAX_LABEL_BYTES).contains(&label.len()));
+            prop_assert!(!label.ends_with('.'));
+            prop_assert!(service(&options(&name), "punktfunk-x.local.", Scope::Network).is_ok());
+        }
+    }
+}

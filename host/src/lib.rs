@@ -1,0 +1,25 @@
+//! The punktfunk host: it touches the world - displays, encoders, sound, sockets - and decides nothing about bytes.
+//!
+//! Rooms, from the hardware up (an upper room may use a lower one, never the other way; a test reads the `use` lines):
+//! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`]
+//! 2. the line: [`stream`], [`pairing`], [`identity`], [`config`]
+//! 3. the owner: [`session`]
+//! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
+//! 5. the entry: [`cli`]
+
+pub mod audio;
+pub mod capture;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod discovery;
+pub mod display;
+pub mod encode;
+pub mod gamestream;
+pub mod identity;
+pub mod input;
+pub mod mgmt;
+pub mod pairing;
+pub mod session;
+pub mod store;
+pub mod stream;

@@ -1,0 +1,253 @@
+//! The owner's door: a local Unix socket with a small REST API, for the command line and later for the console.
+//!
+//! Who may come in is decided by the kernel's word on the peer (`SO_PEERCRED`): root, the daemon's own user, and the
+//! owner's user if one is named. So there is no password to keep and nothing to find in a file. Everybody else is
+//! answered 403. One request per connection, bounded in number, size and time.
+//!
+//! The desk, the store and the sessions do the work; this room only translates. Deliberately absent: TCP. The console
+//! will come in by a door of its own, with a login.
+
+mod api;
+pub mod client;
+mod problem;
+mod socket;
+pub mod wire;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::socket::BoundSocket;
+use crate::pairing::PairingDesk;
+use crate::session::SessionDesk;
+use crate::store::Store;
+
+pub use socket::{SocketEnvironment, default_socket};
+
+/// As many connections of those who may come in are served at once.
+const MAX_CONNECTIONS: usize = 64;
+/// As many connections of strangers are answered (403) at once; more are closed unread.
+const MAX_STRANGERS: usize = 4;
+/// No connection lives longer. Longer than the longest long poll.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(90);
+/// A request's head must arrive in this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest request head, in bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// At a stop, requests under way get this long to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum MgmtError {
+    /// Another daemon answers there.
+    #[error("another host already answers at {}; stop it first", path.display())]
+    AlreadyRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something that is no socket lies there.
+    #[error("{} is not a socket; move it away or name another path", path.display())]
+    NotASocket {
+        /// What lies there.
+        path: PathBuf,
+    },
+    /// Others could replace the socket.
+    #[error(
+        "the folder {} of the socket can be changed by others (owner {uid}, mode {mode:04o})",
+        path.display()
+    )]
+    FolderNotSafe {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The system refused.
+    #[error("cannot open the socket {}: {source}", path.display())]
+    Io {
+        /// The socket or its folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// How the door is set up.
+#[derive(Debug, Clone)]
+pub struct MgmtOptions {
+    /// Where the socket is to be; its folder is made if it is not there. See [`default_socket`].
+    pub socket: PathBuf,
+    /// The user, beside root and the daemon's own, who may come in.
+    pub owner_uid: Option<u32>,
+}
+
+/// What the door opens to.
+#[derive(Clone)]
+pub struct MgmtHandles {
+    /// The pairing desk.
+    pub desk: PairingDesk,
+    /// The paired clients.
+    pub store: Store,
+    /// The sessions.
+    pub sessions: Arc<dyn SessionDesk>,
+    /// Says how the host is doing; called for each request, must not block.
+    pub status: Arc<dyn Fn() -> wire::StatusReport + Send + Sync>,
+}
+
+/// The open door. Dropping it closes it at once and removes the socket; [`MgmtServer::stop`] lets requests end.
+#[derive(Debug)]
+pub struct MgmtServer {
+    socket: BoundSocket,
+    stop: watch::Sender<bool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl MgmtServer {
+    /// Opens the socket and serves it. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`MgmtError`].
+    pub fn start(options: &MgmtOptions, handles: MgmtHandles) -> Result<Self, MgmtError> {
+        let (socket, listener) = socket::bind(&options.socket)?;
+        let io = |source| MgmtError::Io { path: options.socket.clone(), source };
+        listener.set_nonblocking(true).map_err(io)?;
+        let listener = UnixListener::from_std(listener).map_err(io)?;
+        let allowed = Allowed::new(rustix::process::geteuid().as_raw(), options.owner_uid);
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, allowed, api::router(handles), stopped));
+        tracing::info!(socket = %options.socket.display(), "the management socket is open");
+        Ok(Self { socket, stop, accepting: Some(accepting) })
+    }
+
+    /// Where the socket is.
+    pub fn socket(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Closes the door: takes no more requests, gives those under way two seconds, removes the socket.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(accepting) = self.accepting.take() {
+            // It only fails if it panicked, which tokio has reported.
+            let _ = accepting.await;
+        }
+    }
+}
+
+impl Drop for MgmtServer {
+    fn drop(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+        }
+    }
+}
+
+/// Who may come in.
+struct Allowed(Vec<u32>);
+
+impl Allowed {
+    fn new(own: u32, owner: Option<u32>) -> Self {
+        Self([Some(0), Some(own), owner].into_iter().flatten().collect())
+    }
+}
+
+async fn accept(
+    listener: UnixListener,
+    allowed: Allowed,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let guests = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let turned_away = problem::forbidden_router();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely; trying again at once would spin.
+                tracing::warn!(%error, "cannot accept on the management socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+        let is_allowed = uid.is_some_and(|uid| allowed.0.contains(&uid));
+        let (seats, service) =
+            if is_allowed { (&guests, &router) } else { (&strangers, &turned_away) };
+        // A full house closes the connection; whoever comes back later finds a seat.
+        let Ok(seat) = Arc::clone(seats).try_acquire_owned() else { continue };
+        if !is_allowed {
+            tracing::debug!(?uid, "turned a stranger away from the management socket");
+        }
+        let service = service.clone();
+        connections.spawn(async move {
+            let _seat = seat;
+            serve(stream, service).await;
+        });
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+async fn serve(stream: UnixStream, router: Router) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a management connection ended early"),
+        Err(_) => tracing::debug!("a management connection took too long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_the_daemon_and_the_owner_may_come_in() {
+        assert_eq!(Allowed::new(990, None).0, [0, 990]);
+        assert_eq!(Allowed::new(990, Some(1000)).0, [0, 990, 1000]);
+    }
+
+    #[test]
+    fn a_stranger_is_answered_403() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.sock");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let router = Router::new().fallback(|| async { "the owner's answer" });
+        // The list names somebody, but not the user this test runs as.
+        let allowed = Allowed(vec![rustix::process::geteuid().as_raw() ^ 1]);
+        let listener = {
+            let _guard = runtime.enter();
+            UnixListener::bind(&path).unwrap()
+        };
+        runtime.spawn(accept(listener, allowed, router, stopped));
+        let error = client::Client::at(&path).unwrap().status().unwrap_err();
+        assert!(matches!(error, client::ClientError::Denied { .. }), "{error}");
+        assert!(error.to_string().contains("sudo"));
+    }
+}

@@ -1,0 +1,98 @@
+//! The one shape of an error (RFC 9457): the caller acts on `code`, the owner reads `detail` as it is.
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::wire::ProblemDetails;
+use crate::pairing::{AnswerError, PinError};
+use crate::store::{ClientIdError, StoreError};
+
+/// An error on its way to the caller.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
+        Self { status, code, detail: detail.to_string() }
+    }
+
+    pub(super) fn malformed(detail: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
+    }
+
+    pub(super) fn unknown_client() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown-client", "no such device is paired")
+    }
+
+    pub(super) fn bug(detail: impl ToString) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let details = ProblemDetails {
+            title: self.status.canonical_reason().unwrap_or("error").to_owned(),
+            status: self.status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail,
+        };
+        let body = serde_json::to_vec(&details).unwrap_or_default();
+        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+impl From<PinError> for Problem {
+    fn from(error: PinError) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "malformed-pin", error)
+    }
+}
+
+impl From<ClientIdError> for Problem {
+    fn from(error: ClientIdError) -> Self {
+        Self::malformed(error)
+    }
+}
+
+impl From<AnswerError> for Problem {
+    fn from(error: AnswerError) -> Self {
+        let (status, code) = match &error {
+            AnswerError::NothingPending => (StatusCode::CONFLICT, "nothing-pending"),
+            AnswerError::UnknownRequest { .. } => (StatusCode::NOT_FOUND, "unknown-request"),
+            AnswerError::SeveralPending { .. } => (StatusCode::CONFLICT, "several-pending"),
+        };
+        let mut detail = error.to_string();
+        if let AnswerError::SeveralPending { pending } = &error {
+            for request in pending {
+                detail.push_str(&format!(
+                    "\n  {}: {} from {}",
+                    request.id, request.device_name, request.remote
+                ));
+            }
+        }
+        Self::new(status, code, detail)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "the store failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store", error)
+    }
+}
+
+/// What a stranger gets, whatever it asks.
+pub(super) fn forbidden_router() -> Router {
+    Router::new().fallback(|| async {
+        Problem::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "this host belongs to another user; use that user, or root (sudo)",
+        )
+    })
+}

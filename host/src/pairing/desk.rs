@@ -1,0 +1,360 @@
+//! The rules of the desk, as a machine without clock, threads or sockets.
+//!
+//! Each call is given the time and appends to a list of [`PairingEvent`]s what changed; the handle in `mod.rs` acts on
+//! them. A request is [`Stage::Waiting`] until the owner gives it a PIN, then [`Stage::Answered`] until the protocol
+//! says how it ended. Requests leave the desk by their own end only: a full desk turns newcomers away.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use punktfunk_core::time::Timestamp;
+
+use super::{
+    AnswerError, AskRefusal, Asking, DeskLimits, DeskMode, DeskState, FinishedRequest,
+    PairingEvent, PairingOutcome, PendingRequest, RequestEnd, RequestId, Withdrawn,
+};
+use crate::store::clean_name;
+
+/// How many finished requests are remembered, for whoever asks how one ended.
+const MAX_RECENT: usize = 16;
+/// How many addresses with failures are remembered; the owner causes each by typing a PIN.
+const MAX_FAILURES: usize = 256;
+/// A failure this old is forgiven.
+const FAILURE_MEMORY: Duration = Duration::from_secs(600);
+/// Refusals are told at most this often: a client at the door must not drown the rest of the news.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(10);
+/// Of a client's unique id, this many characters tell its requests apart.
+const MAX_UNIQUE_ID_CHARS: usize = 64;
+/// What every stock client calls itself.
+const STOCK_DEVICE_NAME: &str = "roth";
+
+pub(super) struct Desk {
+    mode: DeskMode,
+    limits: DeskLimits,
+    armed_until: Option<Timestamp>,
+    entries: Vec<Entry>,
+    failures: Vec<Failures>,
+    recent: VecDeque<FinishedRequest>,
+    next_id: u64,
+    refusal_told_at: Option<Timestamp>,
+}
+
+struct Entry {
+    request: PendingRequest,
+    unique_id: String,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Answered,
+}
+
+struct Failures {
+    address: AddressKey,
+    count: u32,
+    last_at: Timestamp,
+    blocked_until: Option<Timestamp>,
+}
+
+/// What counts as one address: an IPv6 host has a whole /64 to itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AddressKey {
+    V4([u8; 4]),
+    V6([u16; 4]),
+}
+
+impl AddressKey {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => Self::V6(prefix_64(address)),
+        }
+    }
+}
+
+fn prefix_64(address: Ipv6Addr) -> [u16; 4] {
+    let [a, b, c, d, ..] = address.segments();
+    [a, b, c, d]
+}
+
+impl Desk {
+    pub(super) fn new(mode: DeskMode, limits: DeskLimits) -> Self {
+        Self {
+            mode,
+            limits,
+            armed_until: None,
+            entries: Vec::new(),
+            failures: Vec::new(),
+            recent: VecDeque::new(),
+            next_id: 1,
+            refusal_told_at: None,
+        }
+    }
+
+    /// Takes a request in, or says why not. A device's own earlier request gives way to it.
+    pub(super) fn ask(
+        &mut self,
+        now: Timestamp,
+        asking: Asking,
+        events: &mut Vec<PairingEvent>,
+    ) -> Result<PendingRequest, AskRefusal> {
+        self.expire(now, events);
+        let remote = asking.remote.to_canonical();
+        let unique_id: String = asking.unique_id.chars().take(MAX_UNIQUE_ID_CHARS).collect();
+        let own = self
+            .entries
+            .iter()
+            .position(|entry| entry.request.remote == remote && entry.unique_id == unique_id);
+        if let Err(refusal) = self.admit(now, remote, own.is_some()) {
+            self.tell_refusal(now, remote, &refusal, events);
+            return Err(refusal);
+        }
+        if let Some(index) = own {
+            self.withdraw(now, index, Withdrawn::Replaced, events);
+            // What was replaced may have been answered; its failure can be the one too many.
+            self.check_rate(now, remote)?;
+        }
+        let request = PendingRequest {
+            id: RequestId(self.next_id),
+            remote,
+            device_name: asked_name(&asking.device_name, remote),
+            asked_at: now,
+            expires_at: now + self.limits.ttl,
+        };
+        self.next_id += 1;
+        self.entries.push(Entry { request: request.clone(), unique_id, stage: Stage::Waiting });
+        events.push(PairingEvent::Asked(request.clone()));
+        Ok(request)
+    }
+
+    fn admit(&self, now: Timestamp, remote: IpAddr, replaces: bool) -> Result<(), AskRefusal> {
+        if matches!(self.state(now), DeskState::Unarmed) {
+            return Err(AskRefusal::NotArmed);
+        }
+        self.check_rate(now, remote)?;
+        if replaces {
+            return Ok(());
+        }
+        let key = AddressKey::of(remote);
+        let own = self.entries.iter().filter(|e| AddressKey::of(e.request.remote) == key).count();
+        if own >= self.limits.max_per_address {
+            return Err(AskRefusal::TooManyFromAddress { max: self.limits.max_per_address });
+        }
+        if self.entries.len() >= self.limits.max_pending {
+            return Err(AskRefusal::TooManyPending { max: self.limits.max_pending });
+        }
+        Ok(())
+    }
+
+    fn check_rate(&self, now: Timestamp, remote: IpAddr) -> Result<(), AskRefusal> {
+        let key = AddressKey::of(remote);
+        let until = self.failures.iter().find(|f| f.address == key).and_then(|f| f.blocked_until);
+        match until {
+            Some(until) if until > now => {
+                Err(AskRefusal::RateLimited { retry_after: until.since(now) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_refusal(
+        &mut self,
+        now: Timestamp,
+        remote: IpAddr,
+        refusal: &AskRefusal,
+        events: &mut Vec<PairingEvent>,
+    ) {
+        if self.refusal_told_at.is_some_and(|told| now.since(told) < REFUSAL_INTERVAL) {
+            return;
+        }
+        self.refusal_told_at = Some(now);
+        events.push(PairingEvent::Refused { remote, refusal: refusal.clone() });
+    }
+
+    /// Chooses the one request that gets a PIN. The same request is never chosen twice.
+    pub(super) fn answer(
+        &mut self,
+        now: Timestamp,
+        chosen: Option<RequestId>,
+        name: Option<&str>,
+        events: &mut Vec<PairingEvent>,
+    ) -> Result<PendingRequest, AnswerError> {
+        self.expire(now, events);
+        let waiting = self.pending();
+        let id = match (chosen, waiting.as_slice()) {
+            (Some(id), _) => id,
+            (None, []) => return Err(AnswerError::NothingPending),
+            (None, [only]) => only.id,
+            (None, _) => return Err(AnswerError::SeveralPending { pending: waiting }),
+        };
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.request.id == id && entry.stage == Stage::Waiting)
+            .ok_or(AnswerError::UnknownRequest { request: id })?;
+        entry.stage = Stage::Answered;
+        entry.request.expires_at = now + self.limits.answered_ttl;
+        if let Some(name) = name.and_then(clean_name) {
+            entry.request.device_name = name;
+        }
+        events.push(PairingEvent::Answered { request: entry.request.clone() });
+        Ok(entry.request.clone())
+    }
+
+    /// Notes how a request ended; one that is not at the desk any more is left alone.
+    pub(super) fn report(
+        &mut self,
+        now: Timestamp,
+        id: RequestId,
+        outcome: PairingOutcome,
+        events: &mut Vec<PairingEvent>,
+    ) {
+        if let Some(index) = self.entries.iter().position(|entry| entry.request.id == id) {
+            self.end(now, index, RequestEnd::Outcome(outcome), events);
+        }
+    }
+
+    /// The owner turns one waiting request away.
+    pub(super) fn decline(
+        &mut self,
+        now: Timestamp,
+        id: RequestId,
+        events: &mut Vec<PairingEvent>,
+    ) -> Result<(), AnswerError> {
+        self.expire(now, events);
+        let index = self
+            .entries
+            .iter()
+            .position(|entry| entry.request.id == id && entry.stage == Stage::Waiting)
+            .ok_or(AnswerError::UnknownRequest { request: id })?;
+        self.withdraw(now, index, Withdrawn::Declined, events);
+        Ok(())
+    }
+
+    pub(super) fn arm(&mut self, now: Timestamp, window: Duration, events: &mut Vec<PairingEvent>) {
+        self.expire(now, events);
+        if self.mode == DeskMode::Armed {
+            self.armed_until = Some(now + window);
+        }
+        events.push(PairingEvent::Desk(self.state(now)));
+    }
+
+    /// Closes the window and turns every waiting request away; a pairing under way may finish.
+    pub(super) fn disarm(&mut self, now: Timestamp, events: &mut Vec<PairingEvent>) {
+        self.expire(now, events);
+        self.armed_until = None;
+        while let Some(index) = self.entries.iter().position(|e| e.stage == Stage::Waiting) {
+            self.withdraw(now, index, Withdrawn::Disarmed, events);
+        }
+        events.push(PairingEvent::Desk(self.state(now)));
+    }
+
+    /// Lets go of what is over.
+    pub(super) fn expire(&mut self, now: Timestamp, events: &mut Vec<PairingEvent>) {
+        while let Some(index) = self.entries.iter().position(|e| e.request.expires_at <= now) {
+            self.withdraw(now, index, Withdrawn::Expired, events);
+        }
+        self.failures.retain(|failures| now.since(failures.last_at) < FAILURE_MEMORY);
+        if self.armed_until.is_some_and(|until| until <= now) {
+            self.armed_until = None;
+            events.push(PairingEvent::Desk(self.state(now)));
+        }
+    }
+
+    pub(super) fn state(&self, now: Timestamp) -> DeskState {
+        match (self.mode, self.armed_until) {
+            (DeskMode::Prompt, _) => DeskState::Open,
+            (DeskMode::Armed, Some(until)) if until > now => {
+                DeskState::Armed { remaining: until.since(now) }
+            }
+            (DeskMode::Armed, _) => DeskState::Unarmed,
+        }
+    }
+
+    /// Requests that wait for a PIN, oldest first.
+    pub(super) fn pending(&self) -> Vec<PendingRequest> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.stage == Stage::Waiting)
+            .map(|entry| entry.request.clone())
+            .collect()
+    }
+
+    pub(super) fn recent(&self) -> Vec<FinishedRequest> {
+        self.recent.iter().cloned().collect()
+    }
+
+    pub(super) fn request(&self, id: RequestId) -> Option<PendingRequest> {
+        self.entries.iter().map(|entry| &entry.request).find(|request| request.id == id).cloned()
+    }
+
+    fn withdraw(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        why: Withdrawn,
+        events: &mut Vec<PairingEvent>,
+    ) {
+        self.end(now, index, RequestEnd::Withdrawn(why), events);
+    }
+
+    fn end(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        end: RequestEnd,
+        events: &mut Vec<PairingEvent>,
+    ) {
+        let entry = self.entries.remove(index);
+        if end.is_success() {
+            let key = AddressKey::of(entry.request.remote);
+            self.failures.retain(|failures| failures.address != key);
+        } else if entry.stage == Stage::Answered {
+            // A PIN was spent and no device paired. Clients that see a wrong PIN often just go silent, so that how it
+            // failed makes no difference.
+            self.count_failure(now, entry.request.remote);
+        }
+        if self.recent.len() == MAX_RECENT {
+            self.recent.pop_front();
+        }
+        let finished = FinishedRequest { request: entry.request, end };
+        self.recent.push_back(finished.clone());
+        events.push(PairingEvent::Ended(finished));
+    }
+
+    // spec: gamestream 3.4 rule 4
+    fn count_failure(&mut self, now: Timestamp, remote: IpAddr) {
+        let address = AddressKey::of(remote);
+        let index = match self.failures.iter().position(|f| f.address == address) {
+            Some(index) => index,
+            None => {
+                if self.failures.len() == MAX_FAILURES {
+                    self.failures.remove(0);
+                }
+                self.failures.push(Failures {
+                    address,
+                    count: 0,
+                    last_at: now,
+                    blocked_until: None,
+                });
+                self.failures.len() - 1
+            }
+        };
+        let failures = &mut self.failures[index];
+        failures.last_at = now;
+        failures.count += 1;
+        if failures.count >= self.limits.max_failures {
+            failures.count = 0;
+            failures.blocked_until = Some(now + self.limits.block);
+        }
+    }
+}
+
+fn asked_name(device_name: &str, remote: IpAddr) -> String {
+    clean_name(device_name)
+        .filter(|name| !name.starts_with(STOCK_DEVICE_NAME))
+        .unwrap_or_else(|| remote.to_string())
+}

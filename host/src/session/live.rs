@@ -1,0 +1,355 @@
+//! The thread of one session, `pf-session`: it owns the output, the app's programs and the stream's threads.
+//!
+//! Everything that happens to a session arrives in its inbox; between messages it looks after the programs and the
+//! compositor a few times a second. What to do follows from [`super::state`]; this file only does it.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use punktfunk_core::media::{FrameTrace, Mode};
+use tracing::{info, warn};
+
+use super::programs::Programs;
+use super::state::{Action, Event, State, StreamNumber, step};
+use super::{App, PreparedStream, SessionError, SessionId, StreamGrant};
+use crate::audio::{AudioSource, AudioSpec};
+use crate::display::{DisplayBackend, OutputSpec, VirtualOutput};
+use crate::encode::EncoderBackend;
+use crate::stream::{
+    EndReason, Prepared, StreamControl, StreamHandle, StreamLine, StreamParts, StreamSpec,
+};
+
+/// How often the programs and the compositor are looked after.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
+
+/// How long programs and compositor get to end by themselves.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How many frame traces a session keeps: more than ten minutes at 120 Hz would be too many, a minute is enough.
+const TRACES_KEPT: usize = 8192;
+
+/// Frame traces that may wait for the session thread; at 240 Hz it looks every 60.
+const TRACES_IN_FLIGHT: usize = 1024;
+
+/// What a session is made of.
+pub(super) struct Making {
+    pub(super) id: SessionId,
+    pub(super) app: App,
+    pub(super) mode: Mode,
+    pub(super) display: Arc<dyn DisplayBackend>,
+    pub(super) encoder: Arc<dyn EncoderBackend>,
+    pub(super) sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
+    pub(super) runtime_dir: PathBuf,
+    pub(super) view: Arc<Mutex<View>>,
+    pub(super) inbox: Receiver<Command>,
+    pub(super) own_inbox: Sender<Command>,
+}
+
+/// What others may know of a session without asking its thread.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) mode: Mode,
+    pub(super) streaming: bool,
+    pub(super) ended: Option<EndReason>,
+    pub(super) traces: VecDeque<FrameTrace>,
+}
+
+impl View {
+    pub(super) fn new(mode: Mode) -> Self {
+        Self { mode, streaming: false, ended: None, traces: VecDeque::new() }
+    }
+}
+
+/// What arrives in a session's inbox.
+pub(super) enum Command {
+    Prepare(Box<StreamSpec>, Box<StreamLine>, SyncSender<Result<StreamGrant, SessionError>>),
+    /// End the stream; the new stream will want this mode.
+    Replace(Option<Mode>, SyncSender<Result<Mode, SessionError>>),
+    Started(StreamNumber, Arc<StreamHandle>),
+    Released(StreamNumber),
+    StreamEnded(StreamNumber, EndReason),
+    End(EndReason),
+}
+
+/// Runs a session until it ends. `ready` hears once whether the app runs.
+pub(super) fn run(making: Making, ready: &SyncSender<Result<Mode, SessionError>>) {
+    let title = making.app.title.clone();
+    match Session::open(making) {
+        Ok(session) => {
+            // A launcher that has gone away is no reason to stop: the client may ask again.
+            let _ = ready.send(Ok(session.output.mode()));
+            session.serve();
+        }
+        Err(reason) => {
+            let _ = ready.send(Err(SessionError::Start { title, reason }));
+        }
+    }
+}
+
+struct Session {
+    id: SessionId,
+    app: App,
+    output: Box<dyn VirtualOutput>,
+    programs: Programs,
+    encoder: Arc<dyn EncoderBackend>,
+    sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
+    streams: u64,
+    traces: Option<Receiver<FrameTrace>>,
+    runtime_dir: PathBuf,
+    view: Arc<Mutex<View>>,
+    inbox: Receiver<Command>,
+    own_inbox: Sender<Command>,
+}
+
+impl Session {
+    fn open(making: Making) -> Result<Self, String> {
+        let Making { id, app, mode, display, runtime_dir, .. } = making;
+        make_private_dir(&runtime_dir)
+            .map_err(|error| format!("{} could not be made: {error}", runtime_dir.display()))?;
+        let spec = OutputSpec { mode, runtime_dir: runtime_dir.clone() };
+        let opened = display.open(&spec).map_err(|error| with_sources(&error)).and_then(|output| {
+            let mark = format!("{}-{}", std::process::id(), id.0);
+            Ok((Programs::start(&app, &output.child_env(), &mark)?, output))
+        });
+        let (programs, output) = opened.inspect_err(|_| remove_dir(&runtime_dir))?;
+        let backend = display.name();
+        info!(app = %app.title, backend, mode = %output.mode(), "the app runs");
+        Ok(Self {
+            id,
+            app,
+            output,
+            programs,
+            encoder: making.encoder,
+            sound: making.sound,
+            streams: 0,
+            traces: None,
+            runtime_dir,
+            view: making.view,
+            inbox: making.inbox,
+            own_inbox: making.own_inbox,
+        })
+    }
+
+    fn serve(mut self: Session) {
+        let mut state = State::Idle;
+        loop {
+            let event = match self.inbox.recv_timeout(LOOK_AFTER) {
+                Ok(command) => self.take(command, &mut state),
+                Err(RecvTimeoutError::Timeout) => self.look_after(),
+                // We hold a sender ourselves, so this cannot be; ending is the safe answer.
+                Err(RecvTimeoutError::Disconnected) => Some(Event::End(EndReason::Shutdown)),
+            };
+            self.collect_traces();
+            if let Some(event) = event {
+                self.advance(&mut state, event);
+            }
+            if let State::Ended(reason) = state {
+                return self.close(reason);
+            }
+        }
+    }
+
+    /// What a message means for the machine; messages that want an answer get it here.
+    fn take(
+        &mut self,
+        command: Command,
+        state: &mut State<Arc<StreamHandle>>,
+    ) -> Option<Event<Arc<StreamHandle>>> {
+        match command {
+            Command::Prepare(spec, line, reply) => {
+                self.advance(state, Event::Replace);
+                let grant = self.prepare(*spec, *line);
+                if grant.is_ok() {
+                    self.advance(state, Event::Prepared(StreamNumber(self.streams)));
+                }
+                // If the door has gone away, the grant comes back at once as `Released`.
+                let _ = reply.send(grant);
+                None
+            }
+            Command::Replace(mode, reply) => {
+                self.advance(state, Event::Replace);
+                let outcome = mode.map_or(Ok(()), |mode| self.set_mode(mode));
+                let _ = reply.send(outcome.map(|()| self.output.mode()));
+                None
+            }
+            Command::Started(number, handle) => Some(Event::Started(number, handle)),
+            Command::Released(number) => Some(Event::Released(number)),
+            Command::StreamEnded(number, reason) => {
+                info!(?reason, "the stream has ended");
+                Some(Event::StreamEnded(number))
+            }
+            Command::End(reason) => Some(Event::End(reason)),
+        }
+    }
+
+    fn look_after(&mut self) -> Option<Event<Arc<StreamHandle>>> {
+        if let Err(error) = self.output.check() {
+            return Some(Event::End(EndReason::DisplayLost(with_sources(&error))));
+        }
+        self.programs.over().then_some(Event::End(EndReason::AppExited))
+    }
+
+    fn advance(&mut self, state: &mut State<Arc<StreamHandle>>, event: Event<Arc<StreamHandle>>) {
+        let (next, actions) = step(std::mem::replace(state, State::Idle), event);
+        *state = next;
+        for action in actions {
+            match action {
+                Action::Stop(handle, reason) => {
+                    handle.stop(reason);
+                    handle.join();
+                }
+                Action::Join(handle) => handle.join(),
+                Action::TearDown => self.programs.end(GRACE),
+            }
+        }
+        self.collect_traces();
+        self.see(|view| {
+            view.streaming = matches!(state, State::Prepared(_) | State::Streaming(..));
+        });
+    }
+
+    fn prepare(&mut self, spec: StreamSpec, line: StreamLine) -> Result<StreamGrant, SessionError> {
+        let refuse = |reason: String| SessionError::Stream { reason };
+        self.set_mode(spec.video.mode)?;
+        let frames = self.output.open_capture().map_err(|error| refuse(with_sources(&error)))?;
+        let input = self.output.open_input().map_err(|error| refuse(with_sources(&error)))?;
+        self.streams += 1;
+        let number = StreamNumber(self.streams);
+        let (traces, taken) = std::sync::mpsc::sync_channel(TRACES_IN_FLIGHT);
+        let (inbox, tell_door) = (self.own_inbox.clone(), line.on_end);
+        let line = StreamLine {
+            on_end: Box::new(move |reason| {
+                // The session may have ended first; then it needs no news.
+                let _ = inbox.send(Command::StreamEnded(number, reason.clone()));
+                tell_door(reason);
+            }),
+            ..line
+        };
+        let sound = (self.sound)(&self.app, &spec.audio);
+        let encoder = Arc::clone(&self.encoder);
+        let parts = StreamParts { spec, frames, encoder, sound, line, traces };
+        let prepared =
+            crate::stream::prepare(parts).map_err(|error| refuse(with_sources(&error)))?;
+        self.traces = Some(taken);
+        let opened = Opened { number, prepared: Some(prepared), inbox: self.own_inbox.clone() };
+        Ok(StreamGrant { stream: Box::new(opened), input })
+    }
+
+    fn set_mode(&mut self, mode: Mode) -> Result<(), SessionError> {
+        if self.output.mode() != mode {
+            self.output
+                .set_mode(mode)
+                .map_err(|error| SessionError::Stream { reason: with_sources(&error) })?;
+            info!(%mode, "the output has a new mode");
+        }
+        self.see(|view| view.mode = mode);
+        Ok(())
+    }
+
+    fn collect_traces(&mut self) {
+        let Some(traces) = &self.traces else { return };
+        let mut taken = vec![];
+        let over = loop {
+            match traces.try_recv() {
+                Ok(trace) => taken.push(trace),
+                Err(TryRecvError::Empty) => break false,
+                Err(TryRecvError::Disconnected) => break true,
+            }
+        };
+        if over {
+            self.traces = None;
+        }
+        if taken.is_empty() {
+            return;
+        }
+        self.see(|view| {
+            view.traces.extend(taken);
+            let surplus = view.traces.len().saturating_sub(TRACES_KEPT);
+            view.traces.drain(..surplus);
+        });
+    }
+
+    fn see(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The programs have ended already.
+    fn close(mut self, reason: EndReason) {
+        self.collect_traces();
+        self.output.close(GRACE);
+        remove_dir(&self.runtime_dir);
+        info!(session = self.id.0, app = %self.app.title, ?reason, "the session has ended");
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.streaming = false;
+        view.ended = Some(reason);
+    }
+}
+
+/// A stream that waits for its client; gives itself back if it is dropped.
+struct Opened {
+    number: StreamNumber,
+    prepared: Option<Prepared>,
+    inbox: Sender<Command>,
+}
+
+impl PreparedStream for Opened {
+    fn start(
+        mut self: Box<Self>,
+        video_peer: std::net::SocketAddr,
+        audio_peer: Option<std::net::SocketAddr>,
+    ) -> Arc<dyn StreamControl> {
+        #[expect(clippy::expect_used, reason = "start consumes the box, so this is the first call")]
+        let prepared = self.prepared.take().expect("a stream is started once");
+        let handle = Arc::new(prepared.start(video_peer, audio_peer));
+        let started = Command::Started(self.number, Arc::clone(&handle));
+        if self.inbox.send(started).is_err() {
+            // The session has ended meanwhile.
+            handle.stop(EndReason::Shutdown);
+        }
+        handle
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if self.prepared.take().is_some() {
+            let _ = self.inbox.send(Command::Released(self.number));
+        }
+    }
+}
+
+/// An error with everything that led to it, in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn make_private_dir(dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Some(parent) = dir.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    // A folder that is already there was left by a daemon that was killed; its contents are not to be trusted.
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(dir)
+}
+
+fn remove_dir(dir: &std::path::Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!(dir = %dir.display(), %error, "a session's folder could not be removed");
+    }
+}

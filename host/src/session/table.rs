@@ -1,0 +1,366 @@
+//! All sessions of the host: who has one, how many there may be.
+//!
+//! Each client has at most one session; clients do not see each other's. A session runs on a thread of its own
+//! ([`super::live`]); this table only finds it. Its lock is held for look-ups, never while something starts or ends.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::mpsc::{Sender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use punktfunk_core::media::{Codec, FrameTrace, Mode};
+use tracing::error;
+
+use super::live::{self, Command, Making, View};
+use super::{
+    App, AppId, ClientId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
+};
+use crate::audio::{AudioSource, AudioSpec};
+use crate::display::DisplayBackend;
+use crate::encode::EncoderBackend;
+use crate::stream::{EndReason, StreamLine, StreamSpec};
+
+/// What the sessions of a host are made with.
+pub struct SessionOptions {
+    /// What can be played.
+    pub apps: Vec<App>,
+    /// The display backends that work here, by name.
+    pub displays: BTreeMap<String, Arc<dyn DisplayBackend>>,
+    /// The encoder to use.
+    pub encoder: Arc<dyn EncoderBackend>,
+    /// What it can encode in real time; has H.264.
+    pub codecs: Vec<Codec>,
+    /// Makes the sound of an app.
+    pub sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
+    /// How many clients may play at once, at least 1.
+    pub max_sessions: usize,
+    /// A folder for the sessions' sockets; each session gets one of its own in it.
+    pub runtime_dir: PathBuf,
+}
+
+/// The host's sessions.
+pub struct Sessions {
+    options: SessionOptions,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    last_id: u64,
+    stopping: bool,
+    by_client: BTreeMap<ClientId, Entry>,
+    /// Sessions that have ended, for whoever wants to know why; the oldest are forgotten.
+    past: VecDeque<Live>,
+}
+
+enum Entry {
+    Starting(App),
+    Live(Live),
+}
+
+struct Live {
+    id: SessionId,
+    client: ClientId,
+    app: App,
+    view: Arc<Mutex<View>>,
+    inbox: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How many ended sessions are remembered.
+const PAST_KEPT: usize = 8;
+
+impl Sessions {
+    /// A host without sessions.
+    pub fn new(options: SessionOptions) -> Self {
+        Self { options, table: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.retire();
+        table
+    }
+
+    fn app(&self, id: AppId) -> Result<App, SessionError> {
+        let found = self.options.apps.iter().find(|app| app.id == id);
+        found.cloned().ok_or(SessionError::UnknownApp { app: id })
+    }
+
+    /// Reserves a place for a new session, or finds the client's running one.
+    fn reserve(&self, client: ClientId, app: &App) -> Result<Place, SessionError> {
+        let mut table = self.table();
+        if table.stopping {
+            return Err(SessionError::Stopping);
+        }
+        match table.by_client.get(&client) {
+            Some(Entry::Live(live)) if live.app.id == app.id => {
+                return Ok(Place::Running(live.inbox.clone()));
+            }
+            Some(Entry::Live(Live { app, .. }) | Entry::Starting(app)) => {
+                return Err(SessionError::Busy { title: app.title.clone() });
+            }
+            None => {}
+        }
+        let max = self.options.max_sessions;
+        if table.by_client.len() >= max {
+            return Err(SessionError::Full { max });
+        }
+        table.last_id += 1;
+        let id = SessionId(table.last_id);
+        table.by_client.insert(client, Entry::Starting(app.clone()));
+        Ok(Place::New(id))
+    }
+
+    fn start(
+        &self,
+        id: SessionId,
+        client: ClientId,
+        app: App,
+        mode: Mode,
+    ) -> Result<Live, SessionError> {
+        let refuse = |reason: String| SessionError::Start { title: app.title.clone(), reason };
+        let display = self.options.displays.get(&app.display).cloned().ok_or_else(|| {
+            refuse(format!("the display backend \"{}\" does not work here", app.display))
+        })?;
+        let view = Arc::new(Mutex::new(View::new(mode)));
+        let (inbox, messages) = std::sync::mpsc::channel();
+        let making = Making {
+            id,
+            app: app.clone(),
+            mode,
+            display,
+            encoder: Arc::clone(&self.options.encoder),
+            sound: self.options.sound,
+            runtime_dir: self.options.runtime_dir.join(id.0.to_string()),
+            view: Arc::clone(&view),
+            inbox: messages,
+            own_inbox: inbox.clone(),
+        };
+        let (ready, answer) = sync_channel(1);
+        let span = tracing::info_span!("session", session = id.0, app = %app.title);
+        let thread = std::thread::Builder::new()
+            .name("pf-session".to_owned())
+            .spawn(move || span.in_scope(|| live::run(making, &ready)))
+            .map_err(|error| refuse(format!("no thread could be started: {error}")))?;
+        match answer.recv() {
+            Ok(Ok(_mode)) => Ok(Live { id, client, app, view, inbox, thread: Some(thread) }),
+            Ok(Err(error)) => {
+                collect(thread);
+                Err(error)
+            }
+            Err(_) => {
+                collect(thread);
+                Err(refuse("a bug of the host ended it; see the log".to_owned()))
+            }
+        }
+    }
+
+    /// Sends a command that is answered, and waits for the answer.
+    fn ask<T>(
+        inbox: &Sender<Command>,
+        command: impl FnOnce(std::sync::mpsc::SyncSender<Result<T, SessionError>>) -> Command,
+    ) -> Result<T, SessionError> {
+        let (reply, answer) = sync_channel(1);
+        inbox.send(command(reply)).map_err(|_| SessionError::NotRunning)?;
+        answer.recv().map_err(|_| SessionError::NotRunning)?
+    }
+
+    fn inbox_of(&self, client: ClientId) -> Result<Sender<Command>, SessionError> {
+        match self.table().by_client.get(&client) {
+            Some(Entry::Live(live)) => Ok(live.inbox.clone()),
+            _ => Err(SessionError::NotRunning),
+        }
+    }
+
+    fn running_or_gone(&self, client: ClientId) -> Result<Running, SessionError> {
+        self.running(client).ok_or(SessionError::NotRunning)
+    }
+}
+
+enum Place {
+    New(SessionId),
+    Running(Sender<Command>),
+}
+
+impl SessionDesk for Sessions {
+    fn apps(&self) -> Vec<App> {
+        self.options.apps.clone()
+    }
+
+    fn codecs(&self) -> Vec<Codec> {
+        self.options.codecs.clone()
+    }
+
+    fn running(&self, client: ClientId) -> Option<Running> {
+        match self.table().by_client.get(&client)? {
+            Entry::Live(live) => {
+                let view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
+                let (mode, streaming) = (view.mode, view.streaming);
+                Some(Running { session: live.id, app: live.app.id, mode, streaming })
+            }
+            Entry::Starting(_) => None,
+        }
+    }
+
+    fn launch(&self, client: ClientId, app: AppId, mode: Mode) -> Result<Running, SessionError> {
+        let app = self.app(app)?;
+        let id = match self.reserve(client, &app)? {
+            Place::New(id) => id,
+            Place::Running(inbox) => {
+                Self::ask(&inbox, |reply| Command::Replace(Some(mode), reply))?;
+                return self.running_or_gone(client);
+            }
+        };
+        let started = self.start(id, client, app, mode);
+        let mut table = self.table();
+        match started {
+            Ok(live) if table.stopping => {
+                table.by_client.remove(&client);
+                drop(table);
+                live.end(EndReason::Shutdown);
+                Err(SessionError::Stopping)
+            }
+            Ok(live) => {
+                table.by_client.insert(client, Entry::Live(live));
+                drop(table);
+                self.running_or_gone(client)
+            }
+            Err(error) => {
+                table.by_client.remove(&client);
+                Err(error)
+            }
+        }
+    }
+
+    fn resume(&self, client: ClientId) -> Result<Running, SessionError> {
+        Self::ask(&self.inbox_of(client)?, |reply| Command::Replace(None, reply))?;
+        self.running_or_gone(client)
+    }
+
+    fn prepare_stream(
+        &self,
+        session: SessionId,
+        spec: StreamSpec,
+        line: StreamLine,
+    ) -> Result<StreamGrant, SessionError> {
+        let found =
+            self.table().live().find(|live| live.id == session).map(|live| live.inbox.clone());
+        let inbox = found.ok_or(SessionError::NotRunning)?;
+        Self::ask(&inbox, |reply| Command::Prepare(Box::new(spec), Box::new(line), reply))
+    }
+
+    fn quit(&self, client: ClientId) {
+        let live = {
+            let mut table = self.table();
+            match table.by_client.remove(&client) {
+                Some(Entry::Live(live)) => live,
+                Some(starting) => {
+                    table.by_client.insert(client, starting);
+                    return;
+                }
+                None => return,
+            }
+        };
+        let past = live.end(EndReason::Quit);
+        self.table().remember(past);
+    }
+
+    fn sessions(&self) -> Vec<SessionInfo> {
+        let table = self.table();
+        let info = |live: &Live| {
+            let view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
+            SessionInfo {
+                id: live.id,
+                client: live.client,
+                app: live.app.title.clone(),
+                mode: view.mode,
+                streaming: view.streaming,
+                ended: view.ended.clone(),
+            }
+        };
+        table.past.iter().chain(table.live()).map(info).collect()
+    }
+
+    fn traces(&self, session: SessionId) -> Vec<FrameTrace> {
+        let table = self.table();
+        let Some(live) = table.past.iter().chain(table.live()).find(|live| live.id == session)
+        else {
+            return vec![];
+        };
+        let view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.traces.iter().copied().collect()
+    }
+
+    fn shut_down(&self, reason: EndReason) {
+        let entries = {
+            let mut table = self.table();
+            table.stopping = true;
+            std::mem::take(&mut table.by_client)
+        };
+        let live: Vec<Live> = entries
+            .into_values()
+            .filter_map(|entry| match entry {
+                Entry::Live(live) => Some(live),
+                // Its launcher finds `stopping` set and ends it.
+                Entry::Starting(_) => None,
+            })
+            .collect();
+        for session in &live {
+            let _ = session.inbox.send(Command::End(reason.clone()));
+        }
+        for session in live {
+            session.end(reason.clone());
+        }
+    }
+}
+
+impl Table {
+    fn live(&self) -> impl Iterator<Item = &Live> {
+        self.by_client.values().filter_map(|entry| match entry {
+            Entry::Live(live) => Some(live),
+            Entry::Starting(_) => None,
+        })
+    }
+
+    /// Moves sessions that ended by themselves to the past.
+    fn retire(&mut self) {
+        let over = |entry: &Entry| match entry {
+            Entry::Live(live) => live.thread.as_ref().is_none_or(JoinHandle::is_finished),
+            Entry::Starting(_) => false,
+        };
+        let clients: Vec<ClientId> =
+            self.by_client.iter().filter(|(_, entry)| over(entry)).map(|(id, _)| *id).collect();
+        for client in clients {
+            if let Some(Entry::Live(live)) = self.by_client.remove(&client) {
+                self.remember(live);
+            }
+        }
+    }
+
+    fn remember(&mut self, live: Live) {
+        self.past.push_back(live);
+        while self.past.len() > PAST_KEPT {
+            self.past.pop_front();
+        }
+    }
+}
+
+impl Live {
+    /// Ends the session and waits until all of it is gone.
+    fn end(mut self, reason: EndReason) -> Self {
+        // A session that has ended by itself takes no more messages, which is what is wanted.
+        let _ = self.inbox.send(Command::End(reason));
+        if let Some(thread) = self.thread.take() {
+            collect(thread);
+        }
+        self
+    }
+}
+
+fn collect(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        error!("a session's thread panicked; its session is over, the others go on");
+    }
+}

@@ -1,0 +1,57 @@
+//! The state folder: ours alone, and used by one daemon at a time.
+//!
+//! The folder holds a private key and decides who is trusted, so that its owner and mode are checked at each start and
+//! never silently mended: whoever opened it to others should hear of it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::StoreError;
+
+/// The name of the file that is locked while a daemon uses the folder. It stays: removing it would let two daemons
+/// lock two files of one name.
+const LOCK_NAME: &str = "lock";
+
+pub(super) fn ensure_private(folder: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Folder { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let metadata = fs::metadata(folder).map_err(failed)?;
+    if !metadata.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
+    let want = rustix::process::geteuid().as_raw();
+    if metadata.uid() != want {
+        return Err(StoreError::FolderOwner { path: folder.to_owned(), got: metadata.uid(), want });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(StoreError::FolderMode {
+            path: folder.to_owned(),
+            got: metadata.mode() & 0o7777,
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
+    let failed = |source| StoreError::Folder { path: folder.to_owned(), source };
+    let file = open_private(&folder.join(LOCK_NAME)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Makes the file with mode 0600 if it is not there. SQLite would make it by the umask, and gives its journal files
+/// the mode of the database.
+pub(super) fn create_private_file(path: &Path) -> Result<(), StoreError> {
+    open_private(path)
+        .map(drop)
+        .map_err(|source| StoreError::Folder { path: path.to_owned(), source })
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}

@@ -1,0 +1,73 @@
+//! The schema, and who may read it.
+//!
+//! `user_version` counts the migrations a database has seen. A migration only adds: a new table, or a column that has
+//! a default, so that the statements of an older daemon still work. The table `compatibility` states the oldest
+//! version that may read the file; a daemon that knows fewer migrations than the file has seen opens it if it is at
+//! least that old, and leaves its schema alone. A migration that an older daemon must not meet raises `min_reader` in
+//! its own SQL; none has needed it.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+
+use super::{StoreError, as_damaged};
+
+/// The migrations of a daemon, oldest first. Only ever extended; a released one is never edited.
+#[derive(Clone, Copy)]
+pub(super) struct Schema(pub(super) &'static [&'static str]);
+
+/// The schema of this daemon.
+pub(super) const SHIPPED: Schema = Schema(&[V1]);
+
+/// Identity and clients.
+pub(super) const V1: &str = "
+CREATE TABLE compatibility (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    min_reader INTEGER NOT NULL
+) STRICT;
+INSERT INTO compatibility (id, min_reader) VALUES (1, 1);
+
+CREATE TABLE identity (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    host_id TEXT NOT NULL,
+    certificate_der BLOB NOT NULL,
+    private_key_der BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE client (
+    id BLOB PRIMARY KEY,
+    certificate_der BLOB NOT NULL,
+    name TEXT NOT NULL,
+    paired_at INTEGER NOT NULL,
+    last_seen_at INTEGER NOT NULL,
+    remote TEXT
+) STRICT;
+";
+
+impl Schema {
+    /// Brings the database to this schema, or finds that it may be read as it is.
+    pub(super) fn apply(
+        self,
+        connection: &mut Connection,
+        database: &Path,
+    ) -> Result<(), StoreError> {
+        let known = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let version: u32 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|source| as_damaged(database, "read the schema's version", source))?;
+        if version <= known {
+            return Migrations::from_iter(self.0.iter().map(|sql| M::up(sql)))
+                .to_latest(connection)
+                .map_err(|source| StoreError::Migrate { path: database.to_owned(), source });
+        }
+        let min_reader: u32 = connection
+            .query_row("SELECT min_reader FROM compatibility WHERE id = 1", [], |row| row.get(0))
+            .map_err(|source| as_damaged(database, "read who may read the database", source))?;
+        if min_reader > known {
+            return Err(StoreError::TooNew { path: database.to_owned(), min_reader, known });
+        }
+        tracing::info!(version, known, min_reader, "opening the database of a newer host");
+        Ok(())
+    }
+}

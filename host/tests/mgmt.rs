@@ -1,0 +1,361 @@
+//! The management socket from end to end: a real server, a real store, a real desk, and the client the CLI uses.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use punktfunk_core::media::{
+    Codec, DropReason, FrameFate, FrameIndex, FrameKind, FrameTrace, Mode, SourceIndex,
+};
+use punktfunk_core::time::Timestamp;
+use punktfunk_host::mgmt::client::{Client, ClientError};
+use punktfunk_host::mgmt::wire::{Backend, Fate, Listen, StatusReport};
+use punktfunk_host::mgmt::{MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment};
+use punktfunk_host::pairing::{
+    Asking, DeskMode, DeskOptions, PairingDesk, PairingOutcome, PinWait,
+};
+use punktfunk_host::session::{
+    App, AppId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
+};
+use punktfunk_host::store::{ClientId, NewClient, PairedClient, Store};
+use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
+
+/// Sessions that a test puts there by hand.
+#[derive(Default)]
+struct FakeSessions {
+    running: Mutex<HashMap<ClientId, Running>>,
+}
+
+impl SessionDesk for FakeSessions {
+    fn apps(&self) -> Vec<App> {
+        vec![App {
+            id: AppId(7),
+            title: "Test card".to_owned(),
+            display: "pattern".to_owned(),
+            commands: Vec::new(),
+            art: None,
+        }]
+    }
+
+    fn codecs(&self) -> Vec<Codec> {
+        vec![Codec::H264]
+    }
+
+    fn running(&self, client: ClientId) -> Option<Running> {
+        self.running.lock().unwrap().get(&client).cloned()
+    }
+
+    fn launch(&self, client: ClientId, app: AppId, mode: Mode) -> Result<Running, SessionError> {
+        let running = Running { session: SessionId(3), app, mode, streaming: true };
+        self.running.lock().unwrap().insert(client, running.clone());
+        Ok(running)
+    }
+
+    fn resume(&self, _client: ClientId) -> Result<Running, SessionError> {
+        Err(SessionError::NotRunning)
+    }
+
+    fn prepare_stream(
+        &self,
+        _session: SessionId,
+        _spec: StreamSpec,
+        _line: StreamLine,
+    ) -> Result<StreamGrant, SessionError> {
+        Err(SessionError::NotRunning)
+    }
+
+    fn quit(&self, client: ClientId) {
+        self.running.lock().unwrap().remove(&client);
+    }
+
+    fn sessions(&self) -> Vec<SessionInfo> {
+        let running = self.running.lock().unwrap();
+        let info = |(client, running): (&ClientId, &Running)| SessionInfo {
+            id: running.session,
+            client: *client,
+            app: "Test card".to_owned(),
+            mode: running.mode,
+            streaming: running.streaming,
+            ended: None,
+        };
+        running.iter().map(info).collect()
+    }
+
+    fn traces(&self, session: SessionId) -> Vec<FrameTrace> {
+        if session != SessionId(3) {
+            return Vec::new();
+        }
+        let at = Timestamp::from_micros;
+        let sent = FrameFate::Sent {
+            index: FrameIndex(1),
+            kind: FrameKind::Idr,
+            encode_began_at: at(11),
+            encoded_at: at(12),
+            first_sent_at: at(13),
+            last_sent_at: at(14),
+            bytes: 1500,
+            datagrams: 3,
+        };
+        let dropped = FrameFate::Dropped(DropReason::Superseded);
+        [(0, sent), (1, dropped)]
+            .map(|(source, fate)| FrameTrace {
+                source: SourceIndex(source),
+                captured_at: at(10),
+                repeated: false,
+                fate,
+            })
+            .to_vec()
+    }
+
+    fn shut_down(&self, _reason: EndReason) {}
+}
+
+struct Host {
+    _folder: tempfile::TempDir,
+    socket: PathBuf,
+    desk: PairingDesk,
+    store: Store,
+    sessions: Arc<FakeSessions>,
+    server: Option<MgmtServer>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Host {
+    fn start(mode: DeskMode) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("run/host.sock");
+        let desk = PairingDesk::new(DeskOptions::new(mode));
+        let store = Store::open(&folder.path().join("state")).unwrap();
+        let sessions = Arc::new(FakeSessions::default());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let mut host =
+            Self { _folder: folder, socket, desk, store, sessions, server: None, runtime };
+        host.server = Some(host.serve().unwrap());
+        host
+    }
+
+    fn serve(&self) -> Result<MgmtServer, MgmtError> {
+        let _guard = self.runtime.enter();
+        let handles = MgmtHandles {
+            desk: self.desk.clone(),
+            store: self.store.clone(),
+            sessions: Arc::clone(&self.sessions) as Arc<dyn SessionDesk>,
+            status: Arc::new(report),
+        };
+        MgmtServer::start(&MgmtOptions { socket: self.socket.clone(), owner_uid: None }, handles)
+    }
+
+    fn client(&self) -> Client {
+        Client::at(&self.socket).unwrap()
+    }
+
+    fn ask(&self, remote: &str) -> PinWait {
+        self.desk
+            .ask(Asking {
+                unique_id: "0123456789ABCDEF".to_owned(),
+                remote: remote.parse().unwrap(),
+                device_name: "roth".to_owned(),
+            })
+            .unwrap()
+    }
+
+    fn pair(&self, certificate: &[u8]) -> PairedClient {
+        self.store
+            .add_client(NewClient {
+                certificate_der: certificate.to_vec(),
+                name: "TV".to_owned(),
+                remote: "10.0.0.5".parse().unwrap(),
+            })
+            .unwrap()
+    }
+
+    /// Sends bytes as they are and reads until the host closes.
+    fn raw(&self, request: &[u8]) -> String {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        // The host may have answered and closed before all is written.
+        let _ = stream.write_all(request);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+}
+
+fn report() -> StatusReport {
+    StatusReport {
+        version: "0.1.0".to_owned(),
+        name: "box".to_owned(),
+        listens: vec![Listen { protocol: "http".to_owned(), address: "[::]:47989".to_owned() }],
+        backends: vec![Backend {
+            room: "encode".to_owned(),
+            chosen: "libx264".to_owned(),
+            why: "no hardware encoder opened".to_owned(),
+        }],
+        problems: Vec::new(),
+    }
+}
+
+fn code(error: ClientError) -> String {
+    match error {
+        ClientError::Problem(problem) => problem.code,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_pin_goes_through_the_socket_to_the_one_request() {
+    let host = Host::start(DeskMode::Prompt);
+    let client = host.client();
+    assert_eq!(client.status().unwrap(), report());
+    assert_eq!(code(client.answer(None, "1234", None).unwrap_err()), "nothing-pending");
+    let mut wait = host.ask("10.0.0.5");
+    let before = client.pairing().unwrap();
+    assert_eq!((before.state.as_str(), before.pending.len()), ("open", 1));
+    assert_eq!(code(client.answer(None, "12345", None).unwrap_err()), "malformed-pin");
+    let chosen = client.answer(None, "0123", Some("Sofa")).unwrap();
+    assert_eq!((chosen.id, chosen.device_name.as_str()), (wait.id().0, "Sofa"));
+    let pin = host.runtime.block_on(wait.pin()).unwrap();
+    assert_eq!(pin.as_bytes(), b"0123");
+    assert_eq!(client.outcome(wait.id().0, Duration::ZERO).unwrap(), None);
+    let id = wait.id().0;
+    let listener = std::thread::spawn(move || client.outcome(id, Duration::from_secs(50)));
+    host.desk.report(wait.id(), PairingOutcome::WrongPin);
+    let finished = listener.join().unwrap().unwrap().unwrap();
+    assert_eq!((finished.id, finished.outcome.as_str()), (id, "wrong-pin"));
+}
+
+#[test]
+fn several_requests_are_listed_instead_of_guessed_at() {
+    let host = Host::start(DeskMode::Prompt);
+    let _one = host.ask("10.0.0.5");
+    let two = host.ask("10.0.0.6");
+    let error = host.client().answer(None, "1234", None).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("10.0.0.5") && text.contains("10.0.0.6"), "{text}");
+    assert_eq!(code(error), "several-pending");
+    host.client().decline(two.id().0).unwrap();
+    assert_eq!(host.client().pairing().unwrap().recent[0].outcome, "declined");
+    assert_eq!(code(host.client().decline(two.id().0).unwrap_err()), "unknown-request");
+}
+
+#[test]
+fn a_long_poll_returns_when_something_happens() {
+    let host = Host::start(DeskMode::Prompt);
+    let revision = host.client().pairing().unwrap().revision;
+    let client = host.client();
+    let listener =
+        std::thread::spawn(move || client.pairing_after(revision, Duration::from_secs(50)));
+    let _wait = host.ask("10.0.0.5");
+    assert_eq!(listener.join().unwrap().unwrap().pending.len(), 1);
+    let unchanged = host.client().pairing().unwrap();
+    let same = host.client().pairing_after(unchanged.revision, Duration::ZERO).unwrap();
+    assert_eq!(same.revision, unchanged.revision);
+}
+
+#[test]
+fn an_unattended_host_is_armed_over_the_socket() {
+    let host = Host::start(DeskMode::Armed);
+    let client = host.client();
+    assert_eq!(client.pairing().unwrap().state, "unarmed");
+    let armed = client.arm(None).unwrap();
+    assert_eq!(armed.state, "armed");
+    assert!((290..=300).contains(&armed.armed_seconds.unwrap()));
+    assert_eq!(client.disarm().unwrap().state, "unarmed");
+}
+
+// spec: gamestream 13 item 39
+#[test]
+fn a_removed_device_is_trusted_no_more_and_its_session_ends() {
+    let host = Host::start(DeskMode::Prompt);
+    let paired = host.pair(b"certificate");
+    let mode = Mode::new(1280, 720, 59_940).unwrap();
+    host.sessions.launch(paired.id, AppId(7), mode).unwrap();
+    let client = host.client();
+    let sessions = client.sessions().unwrap();
+    assert_eq!(sessions.len(), 1);
+    assert_eq!((sessions[0].app.as_str(), sessions[0].client_name.as_str()), ("Test card", "TV"));
+    assert_eq!(sessions[0].mode, "1280x720@59.940");
+    let id = paired.id.to_string();
+    assert_eq!(client.rename_client(&id, "Sofa").unwrap().name, "Sofa");
+    assert_eq!(client.clients().unwrap()[0].name, "Sofa");
+    client.remove_client(&id).unwrap();
+    assert!(host.store.paired_client_by_certificate(b"certificate").is_none());
+    assert!(host.sessions.running(paired.id).is_none());
+    assert_eq!(code(client.remove_client(&id).unwrap_err()), "unknown-client");
+    assert!(client.remove_client("../status").is_err());
+}
+
+#[test]
+fn traces_say_what_became_of_each_frame() {
+    let host = Host::start(DeskMode::Prompt);
+    let traces = host.client().traces(3).unwrap();
+    assert!(matches!(&traces[0].fate, Fate::Sent { kind, bytes: 1500, .. } if kind == "idr"));
+    assert!(matches!(&traces[1].fate, Fate::Dropped { reason } if reason == "superseded"));
+    assert!(host.client().traces(4).unwrap().is_empty());
+    let text = host.raw(b"GET /api/v1/sessions/3/traces HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(text.contains(r#""fate":"dropped","reason":"superseded""#), "{text}");
+}
+
+#[test]
+fn errors_have_one_shape_and_requests_are_bounded() {
+    let host = Host::start(DeskMode::Prompt);
+    let check = |request: &[u8], status: &str, code: &str| {
+        let answer = host.raw(request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+    };
+    check(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", "404", "unknown-path");
+    check(b"PUT /api/v1/status HTTP/1.1\r\nHost: x\r\n\r\n", "405", "unknown-method");
+    check(b"GET /api/v1/pairing?after=x HTTP/1.1\r\nHost: x\r\n\r\n", "400", "malformed");
+    check(b"DELETE /api/v1/clients/12 HTTP/1.1\r\nHost: x\r\n\r\n", "400", "malformed");
+    let post = |length: usize, body: &str| {
+        format!(
+            "POST /api/v1/pairing/answer HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n\
+             {body}"
+        )
+        .into_bytes()
+    };
+    check(&post(5, "nope!"), "400", "malformed");
+    check(&post(20_000, &"x".repeat(20_000)), "413", "malformed");
+    let long_head = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000));
+    assert!(!host.raw(long_head.as_bytes()).contains("200 OK"));
+    assert!(host.client().status().is_ok());
+}
+
+#[test]
+fn the_socket_comes_and_goes_with_the_host() {
+    let mut host = Host::start(DeskMode::Prompt);
+    assert!(matches!(host.serve(), Err(MgmtError::AlreadyRunning { .. })));
+    let environment =
+        SocketEnvironment { socket: Some(host.socket.clone()), ..SocketEnvironment::default() };
+    let found = Client::find_in(&environment).unwrap();
+    assert_eq!(found.socket(), host.socket);
+    let server = host.server.take().unwrap();
+    host.runtime.block_on(server.stop());
+    assert!(!host.socket.exists() && !host.socket.parent().unwrap().exists());
+    let error = Client::find_in(&environment).unwrap_err();
+    assert!(error.to_string().contains("ci/start"), "{error}");
+    assert!(matches!(found.status(), Err(ClientError::NotRunning { .. })));
+    host.server = Some(host.serve().unwrap());
+    assert!(host.client().status().is_ok());
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_long_poll() {
+    let mut host = Host::start(DeskMode::Prompt);
+    let client = host.client();
+    let revision = client.pairing().unwrap().revision;
+    let listener =
+        std::thread::spawn(move || client.pairing_after(revision, Duration::from_secs(50)));
+    let server = host.server.take().unwrap();
+    let stopped = host
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(10), server.stop()).await });
+    assert!(stopped.is_ok());
+    assert!(listener.join().unwrap().is_err());
+}

@@ -1,0 +1,450 @@
+//! The session desk with displays, encoders and lines that need no hardware: who gets a session, what ends it, and that
+//! whatever ends gives everything back.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may end where it stands")]
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use punktfunk_core::input::InputEvent;
+use punktfunk_core::line::{AudioSender, Burst, FrameSender, SubmitError};
+use punktfunk_core::media::{
+    AccessUnit, Codec, ColourMatrix, ColourSpace, FrameIndex, FrameKind, Mode, OpusPacket,
+    SourceIndex,
+};
+use punktfunk_core::time::Timestamp;
+use punktfunk_host::audio::{AudioError, AudioSource, AudioSpec};
+use punktfunk_host::capture::{CaptureError, CapturedFrame, FramePool, FrameSource, PixelFormat};
+use punktfunk_host::display::{
+    DisplayBackend, DisplayError, OutputSpec, ProbeReport, VirtualOutput,
+};
+use punktfunk_host::encode::{EncodeError, EncodeSpec, Encoder, EncoderBackend, PictureRequest};
+use punktfunk_host::input::{InputError, InputSink};
+use punktfunk_host::session::{
+    App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionOptions, Sessions,
+};
+use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const CARD: AppId = AppId(1);
+const PROGRAM: AppId = AppId(2);
+const BROKEN: AppId = AppId(3);
+
+#[test]
+fn a_client_has_one_session_and_its_own_app_is_resumed() {
+    let world = World::new(4);
+    let running = world.desk.launch(client(1), CARD, mode(1280, 720)).unwrap();
+    assert_eq!((running.app, running.mode, running.streaming), (CARD, mode(1280, 720), false));
+
+    let again = world.desk.launch(client(1), CARD, mode(1920, 1080)).unwrap();
+    assert_eq!((again.session, again.mode), (running.session, mode(1920, 1080)));
+    assert_eq!(world.desk.resume(client(1)).unwrap().session, running.session);
+
+    let busy = world.desk.launch(client(1), PROGRAM, mode(1280, 720)).unwrap_err();
+    assert_eq!(busy, SessionError::Busy { title: "Card".to_owned() });
+    assert_eq!(world.desk.running(client(2)), None, "another client sees nothing of it");
+    assert_eq!(world.desk.resume(client(2)), Err(SessionError::NotRunning));
+}
+
+#[test]
+fn the_limit_holds_and_an_end_makes_room() {
+    let world = World::new(2);
+    world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
+    world.desk.launch(client(2), CARD, mode(640, 360)).unwrap();
+    let full = world.desk.launch(client(3), CARD, mode(640, 360)).unwrap_err();
+    assert_eq!(full, SessionError::Full { max: 2 });
+    world.desk.quit(client(1));
+    world.desk.launch(client(3), CARD, mode(640, 360)).unwrap();
+}
+
+/// spec: gamestream 13 item 51
+#[test]
+fn an_app_that_does_not_start_leaves_nothing_behind() {
+    let world = World::new(1);
+    for app in [BROKEN, AppId(99)] {
+        let error = world.desk.launch(client(1), app, mode(640, 360)).unwrap_err();
+        assert!(!error.to_string().is_empty());
+        assert_eq!(world.desk.running(client(1)), None);
+    }
+    assert_eq!(world.outputs.load(Ordering::SeqCst), 0);
+    assert_eq!(world.runtime_entries(), 0);
+    world.desk.launch(client(1), CARD, mode(640, 360)).expect("the place is free again");
+}
+
+#[test]
+fn a_session_ends_with_its_app_and_with_its_compositor() {
+    let world = World::new(4);
+    let short = world.desk.launch(client(1), PROGRAM, mode(640, 360)).unwrap();
+    world.until(|| world.desk.running(client(1)).is_none(), "the app's end was not noticed");
+    assert_eq!(world.ended(short.session), Some(EndReason::AppExited));
+
+    let card = world.desk.launch(client(2), CARD, mode(640, 360)).unwrap();
+    world.kill_display.store(true, Ordering::SeqCst);
+    world.until(|| world.desk.running(client(2)).is_none(), "the display's end was not noticed");
+    assert!(matches!(world.ended(card.session), Some(EndReason::DisplayLost(_))));
+    assert_eq!(world.outputs.load(Ordering::SeqCst), 0);
+    assert_eq!(world.runtime_entries(), 0);
+}
+
+#[test]
+fn a_stream_runs_is_replaced_by_a_resume_and_ends_with_the_session() {
+    let world = World::new(4);
+    let running = world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
+
+    let (spec, line, first) = world.stream();
+    let grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
+    let peer = world.media.local_addr().unwrap();
+    grant.stream.start(peer, Some(peer));
+    world.until_media();
+    assert!(world.desk.running(client(1)).unwrap().streaming);
+
+    world.desk.resume(client(1)).unwrap();
+    assert_eq!(first.recv_timeout(PATIENCE), Ok(EndReason::Replaced));
+    assert!(!world.desk.running(client(1)).unwrap().streaming);
+
+    let (spec, line, second) = world.stream();
+    let grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
+    let control = grant.stream.start(peer, None);
+    world.until_media();
+    control.stop(EndReason::ClientGone);
+    assert_eq!(second.recv_timeout(PATIENCE), Ok(EndReason::ClientGone));
+    world.until(
+        || !world.desk.running(client(1)).unwrap().streaming,
+        "the app outlives its stream, the stream does not outlive its client",
+    );
+
+    let (spec, line, third) = world.stream();
+    let grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
+    grant.stream.start(peer, None);
+    world.desk.quit(client(1));
+    assert_eq!(third.recv_timeout(PATIENCE), Ok(EndReason::Quit));
+    assert_eq!(world.desk.running(client(1)), None);
+    assert!(!world.desk.traces(running.session).is_empty(), "traces outlive their session");
+}
+
+#[test]
+fn a_stream_that_was_never_started_is_given_back() {
+    let world = World::new(4);
+    let running = world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
+    let (spec, line, _ended) = world.stream();
+    let grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
+    assert!(world.desk.running(client(1)).unwrap().streaming);
+    drop(grant);
+    world.until(
+        || !world.desk.running(client(1)).unwrap().streaming,
+        "a dropped grant frees the session for the next stream",
+    );
+}
+
+#[test]
+fn a_shutdown_ends_all_and_refuses_more() {
+    let world = World::new(4);
+    world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
+    world.desk.launch(client(2), CARD, mode(640, 360)).unwrap();
+    world.desk.shut_down(EndReason::Shutdown);
+    assert_eq!(world.outputs.load(Ordering::SeqCst), 0);
+    assert_eq!(world.runtime_entries(), 0);
+    let refused = world.desk.launch(client(3), CARD, mode(640, 360)).unwrap_err();
+    assert_eq!(refused, SessionError::Stopping);
+}
+
+fn client(number: u8) -> ClientId {
+    ClientId([number; 32])
+}
+
+fn mode(width: u32, height: u32) -> Mode {
+    Mode::new(width, height, 60_000).unwrap()
+}
+
+struct World {
+    desk: Sessions,
+    outputs: Arc<AtomicUsize>,
+    kill_display: Arc<AtomicBool>,
+    runtime: tempfile::TempDir,
+    media: UdpSocket,
+}
+
+impl World {
+    fn new(max_sessions: usize) -> Self {
+        let runtime = tempfile::tempdir().unwrap();
+        let (outputs, kill_display) = (Arc::default(), Arc::default());
+        let display: Arc<dyn DisplayBackend> = Arc::new(FakeDisplay {
+            outputs: Arc::clone(&outputs),
+            kill: Arc::clone(&kill_display),
+        });
+        let app = |id: AppId, title: &str, words: &[&str]| App {
+            id,
+            title: title.to_owned(),
+            display: "fake".to_owned(),
+            commands: if words.is_empty() {
+                vec![]
+            } else {
+                vec![words.iter().map(|word| (*word).to_owned()).collect()]
+            },
+            art: None,
+        };
+        let desk = Sessions::new(SessionOptions {
+            apps: vec![
+                app(CARD, "Card", &[]),
+                app(PROGRAM, "Program", &["true"]),
+                app(BROKEN, "Broken", &["/no/such/program"]),
+            ],
+            displays: BTreeMap::from([("fake".to_owned(), display)]),
+            encoder: Arc::new(FakeEncoders),
+            codecs: vec![Codec::H264],
+            sound: |_, _| Box::new(Quiet),
+            max_sessions,
+            runtime_dir: runtime.path().join("sessions"),
+        });
+        let media = UdpSocket::bind("127.0.0.1:0").unwrap();
+        media.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { desk, outputs, kill_display, runtime, media }
+    }
+
+    fn until(&self, done: impl Fn() -> bool, otherwise: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done() {
+            assert!(Instant::now() < deadline, "{otherwise}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn until_media(&self) {
+        let mut datagram = [0; 64];
+        let (bytes, _) = self.media.recv_from(&mut datagram).expect("a stream sends");
+        assert_eq!(&datagram[..bytes], b"picture");
+    }
+
+    fn ended(&self, session: SessionId) -> Option<EndReason> {
+        self.desk.sessions().into_iter().find(|info| info.id == session)?.ended
+    }
+
+    fn runtime_entries(&self) -> usize {
+        let dir: PathBuf = self.runtime.path().join("sessions");
+        std::fs::read_dir(dir).map_or(0, Iterator::count)
+    }
+
+    fn stream(&self) -> (StreamSpec, StreamLine, Receiver<EndReason>) {
+        let (tell, ended) = channel();
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let colour = ColourSpace { matrix: ColourMatrix::Bt601, full_range: false };
+        let spec = StreamSpec {
+            video: EncodeSpec {
+                codec: Codec::H264,
+                mode: mode(640, 360),
+                bitrate_kbps: 5000,
+                colour,
+                slices: 1,
+                max_reference_frames: 1,
+                max_unit_bytes: 1 << 20,
+            },
+            audio: AudioSpec { channels: 2, period_samples: 240, bitrate_kbps: 96 },
+        };
+        let line = StreamLine {
+            video: Box::new(OneDatagram::default()),
+            video_socket: Arc::clone(&socket),
+            audio: Box::new(NoSound),
+            audio_socket: socket,
+            tos: (0, 0),
+            on_end: Box::new(move |reason| tell.send(reason).unwrap_or_default()),
+        };
+        (spec, line, ended)
+    }
+}
+
+struct FakeDisplay {
+    outputs: Arc<AtomicUsize>,
+    kill: Arc<AtomicBool>,
+}
+
+struct FakeOutput {
+    mode: Mode,
+    outputs: Arc<AtomicUsize>,
+    kill: Arc<AtomicBool>,
+    size: Arc<Mutex<Mode>>,
+}
+
+impl DisplayBackend for FakeDisplay {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn probe(&self) -> Result<ProbeReport, DisplayError> {
+        Ok(ProbeReport { detail: "always there".to_owned(), proven: true })
+    }
+
+    fn open(&self, spec: &OutputSpec) -> Result<Box<dyn VirtualOutput>, DisplayError> {
+        self.outputs.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakeOutput {
+            mode: spec.mode,
+            outputs: Arc::clone(&self.outputs),
+            kill: Arc::clone(&self.kill),
+            size: Arc::new(Mutex::new(spec.mode)),
+        }))
+    }
+}
+
+impl VirtualOutput for FakeOutput {
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    fn set_mode(&mut self, mode: Mode) -> Result<(), DisplayError> {
+        self.mode = mode;
+        *self.size.lock().unwrap() = mode;
+        Ok(())
+    }
+
+    fn child_env(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    fn open_capture(&mut self) -> Result<Box<dyn FrameSource>, DisplayError> {
+        Ok(Box::new(FakeFrames { size: Arc::clone(&self.size), next: 0, pool: FramePool::new(3) }))
+    }
+
+    fn open_input(&mut self) -> Result<Box<dyn InputSink>, DisplayError> {
+        Ok(Box::new(Ignored))
+    }
+
+    fn check(&mut self) -> Result<(), DisplayError> {
+        if self.kill.load(Ordering::SeqCst) {
+            return Err(DisplayError::Died { backend: "fake", reason: "pulled".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn close(self: Box<Self>, _grace: Duration) {}
+}
+
+impl Drop for FakeOutput {
+    fn drop(&mut self) {
+        self.outputs.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct FakeFrames {
+    size: Arc<Mutex<Mode>>,
+    next: u64,
+    pool: FramePool,
+}
+
+impl FrameSource for FakeFrames {
+    fn next_frame(&mut self, timeout: Duration) -> Result<Option<CapturedFrame>, CaptureError> {
+        std::thread::park_timeout(timeout.min(Duration::from_millis(5)));
+        let mode = *self.size.lock().unwrap();
+        let (width, height) = (mode.width(), mode.height());
+        let stride = width as usize * 4;
+        let index = SourceIndex(self.next);
+        self.next += 1;
+        Ok(Some(CapturedFrame {
+            index,
+            captured_at: punktfunk_host::clock::now(),
+            width,
+            height,
+            stride,
+            format: PixelFormat::Bgrx,
+            damage: vec![],
+            pixels: self.pool.take(stride * height as usize),
+        }))
+    }
+}
+
+struct Ignored;
+
+impl InputSink for Ignored {
+    fn apply(&mut self, _event: &InputEvent) -> Result<(), InputError> {
+        Ok(())
+    }
+
+    fn release_all(&mut self) -> Result<(), InputError> {
+        Ok(())
+    }
+}
+
+struct FakeEncoders;
+
+struct FakeEncoder;
+
+impl EncoderBackend for FakeEncoders {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn probe(&self) -> Result<Vec<Codec>, EncodeError> {
+        Ok(vec![Codec::H264])
+    }
+
+    fn open(&self, _spec: &EncodeSpec) -> Result<Box<dyn Encoder>, EncodeError> {
+        Ok(Box::new(FakeEncoder))
+    }
+}
+
+impl Encoder for FakeEncoder {
+    fn encode(
+        &mut self,
+        frame: &CapturedFrame,
+        request: PictureRequest,
+    ) -> Result<AccessUnit, EncodeError> {
+        Ok(AccessUnit {
+            source: frame.index,
+            kind: if request.force_idr { FrameKind::Idr } else { FrameKind::Predicted },
+            captured_at: frame.captured_at,
+            encode_began_at: frame.captured_at,
+            encoded_at: frame.captured_at,
+            repeated: request.repeated,
+            bytes: b"picture".to_vec(),
+        })
+    }
+}
+
+/// A line whose frames are one datagram each and leave at once.
+#[derive(Default)]
+struct OneDatagram {
+    next: u32,
+    waiting: Option<(FrameIndex, Vec<u8>)>,
+    leaving: Vec<u8>,
+}
+
+impl FrameSender for OneDatagram {
+    fn submit(&mut self, unit: &AccessUnit, _now: Timestamp) -> Result<FrameIndex, SubmitError> {
+        self.next += 1;
+        self.waiting = Some((FrameIndex(self.next), unit.bytes.clone()));
+        Ok(FrameIndex(self.next))
+    }
+
+    fn poll_burst(&mut self, _now: Timestamp) -> Option<Burst<'_>> {
+        let (frame, bytes) = self.waiting.take()?;
+        self.leaving = bytes;
+        let segment_bytes = self.leaving.len();
+        Some(Burst { datagrams: &self.leaving, segment_bytes, frame, last: true })
+    }
+
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        self.waiting.is_some().then_some(Timestamp::ZERO)
+    }
+
+    fn max_unit_bytes(&self) -> usize {
+        1 << 20
+    }
+}
+
+struct NoSound;
+
+impl AudioSender for NoSound {
+    fn submit(&mut self, _packet: &OpusPacket, _emit: &mut dyn FnMut(&[u8])) {}
+}
+
+struct Quiet;
+
+impl AudioSource for Quiet {
+    fn read(&mut self, period: &mut [f32]) -> Result<Timestamp, AudioError> {
+        std::thread::park_timeout(Duration::from_millis(5));
+        period.fill(0.0);
+        Ok(punktfunk_host::clock::now())
+    }
+}
