@@ -1,0 +1,186 @@
+"""Runs the parts of ci/test and says what became of each.
+
+Every part runs to its end, also after another has failed, so that one run tells everything. What the tools print is
+printed as it comes; the verdict is the last thing on the screen. ci/test has installed what is needed and has chosen
+the build cache before this begins.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ["CARGO_TARGET_DIR"])
+CACHE = Path(os.environ["PUNKTFUNK_CACHE"])
+ARTEFACTS = ROOT / "target" / "ci"
+STOCK_CLIENT = ROOT / "host" / "tests" / "stock_client"
+ALL = ["lint", "unit", "stream"]
+# Tests whose `#[ignore]` ends so need a compositor, which refuses root.
+NEEDS_ORDINARY_USER = 'an unprivileged user"]'
+NOBODY = 65534
+
+
+class Failed(Exception):
+    """A part did not pass; the text says which command it was."""
+
+
+def run(command, name=None, **options):
+    """Runs a command, shows it and its output, and fails the part, by the name given, if the command fails."""
+    command = [str(word) for word in command]
+    print("+", " ".join(command), flush=True)
+    if subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, **options).returncode != 0:
+        raise Failed(name or " ".join(command[:4]))
+
+
+def lint(_long):
+    run(["cargo", "fmt", "--all", "--check"])
+    if subprocess.run(["cargo", "clippy", "--version"], capture_output=True).returncode != 0:
+        # Debian's newer Rust comes without clippy. A gate has it; a desk without it still learns the rest.
+        print("clippy: not run, this toolchain has none", flush=True)
+        return
+    run(["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+
+
+def unit(_long):
+    run(["cargo", "test", "--workspace", "--locked"])
+    for binary, source in test_binaries():
+        for group in ordinary_user_tests(source):
+            run_as_ordinary_user(binary, group)
+
+
+def test_binaries():
+    """The compiled test programs of the workspace, each with the file it was compiled from."""
+    command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--message-format=json"]
+    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    for line in output.splitlines():
+        message = json.loads(line) if line.startswith("{") else {}
+        if message.get("profile", {}).get("test") and message.get("executable"):
+            yield Path(message["executable"]), Path(message["target"]["src_path"])
+
+
+def ordinary_user_tests(source):
+    """What to hand to a test program so that it runs its tests for an ordinary user: a filter for each module."""
+    if source.name != "lib.rs":
+        return [""] if NEEDS_ORDINARY_USER in source.read_text() else []
+    groups = []
+    for file in sorted(source.parent.rglob("*.rs")):
+        if NEEDS_ORDINARY_USER in file.read_text():
+            parts = file.relative_to(source.parent).with_suffix("").parts
+            groups.append("::".join(parts[:-1] if parts[-1] == "mod" else parts) + "::")
+    return groups
+
+
+def run_as_ordinary_user(binary, name_filter):
+    """Runs the ignored tests of one program as somebody who is not root, with folders of their own."""
+    private = Path(tempfile.mkdtemp(prefix="punktfunk-unit-"))
+    try:
+        uid = os.getuid() or NOBODY
+        program = private / binary.name
+        shutil.copy(binary, program)
+        private.chmod(0o755)
+        folders = {"HOME": private / "home", "XDG_RUNTIME_DIR": private / "run", "TMPDIR": private / "tmp"}
+        for folder in folders.values():
+            folder.mkdir(mode=0o700)
+            os.chown(folder, uid, -1)
+        environment = {name: str(folder) for name, folder in folders.items()}
+        environment |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/bash", "LANG": "C.UTF-8",
+                        "RUST_BACKTRACE": "1"}
+        drop = [] if os.getuid() else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
+                                       "--inh-caps=-all", "--no-new-privs"]
+        words = [name_filter] if name_filter else []
+        run([*drop, program, "--ignored", "--test-threads=1", *words],
+            name=f"tests as an ordinary user: {binary.name.rsplit('-', 1)[0]} {name_filter}", env=environment)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def stream(long):
+    # The same command as the unit part's, so that both use one build.
+    run(["cargo", "test", "--workspace", "--locked", "--no-run"])
+    daemon = TARGET / "debug" / "punktfunk-host"
+    published = ROOT / "target" / "debug"
+    published.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(daemon, published / ".new-punktfunk-host")
+    os.replace(published / ".new-punktfunk-host", published / daemon.name)
+    results = ARTEFACTS / "stream"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    command = [python_with_stock_client(), "-B", "-m", "pytest", STOCK_CLIENT, "-v", "-p", "no:cacheprovider",
+               "--rootdir", ROOT, "--daemon", daemon, "--artefacts", results,
+               *([] if long else ["-m", "not long"])]
+    if os.getuid() == 0:
+        run(command, name="the stock client's tests")
+        return
+    try:
+        run(["sudo", *command], name="the stock client's tests")
+    finally:
+        run(["sudo", "chown", "-R", f"{os.getuid()}:{os.getgid()}", results])
+
+
+def python_with_stock_client():
+    """The Python of an environment that holds just what requirements.txt pins; made once for each such file."""
+    requirements = STOCK_CLIENT / "requirements.txt"
+    key = hashlib.sha256(requirements.read_bytes() + platform.python_version().encode()).hexdigest()[:16]
+    environment = CACHE / f"stock-client-{key}"
+    if not (environment / "complete").exists():
+        print("Installing the stock client from PyPI", flush=True)
+        shutil.rmtree(environment, ignore_errors=True)
+        run([sys.executable, "-m", "venv", environment])
+        run([environment / "bin" / "pip", "install", "--quiet", "--require-hashes", "-r", requirements])
+        (environment / "complete").touch()
+    return environment / "bin" / "python"
+
+
+def main(words):
+    long = "full" in words
+    wanted = ALL if not words or "all" in words or long else [part for part in ALL if part in words]
+    rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.split()[1]
+    print(f"ci/test: {', '.join(wanted)}{' with the long cases' if long else ''}; Rust {rust}; "
+          f"cache {TARGET}", flush=True)
+    outcomes = []
+    for part in wanted:
+        print(f"\n== {part}", flush=True)
+        began = time.monotonic()
+        try:
+            globals()[part](long)
+            failure = None
+        except (Failed, OSError, subprocess.SubprocessError) as error:
+            failure = str(error)
+        outcomes.append({"part": part, "passed": failure is None, "failure": failure,
+                         "seconds": round(time.monotonic() - began, 1)})
+    if long:
+        report(outcomes, rust)
+    print("\n== verdict")
+    for outcome in outcomes:
+        word = "passed" if outcome["passed"] else f"FAILED ({outcome['failure']})"
+        print(f"{outcome['part']:8}{outcome['seconds']:7.1f} s  {word}")
+    failed = sum(not outcome["passed"] for outcome in outcomes)
+    print(f"parts: {len(outcomes) - failed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+def report(outcomes, rust):
+    """Writes and prints the result of a full run as JSON: the parts, and what the streams measured."""
+    measured = ARTEFACTS / "stream" / "measured.json"
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    result = {
+        "passed": all(outcome["passed"] for outcome in outcomes),
+        "parts": outcomes,
+        "measured": json.loads(measured.read_text()) if measured.exists() else {},
+        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "rust": rust, "commit": commit},
+    }
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=2)
+    (ARTEFACTS / "full.json").write_text(text + "\n")
+    print("\n== target/ci/full.json\n" + text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
