@@ -3,6 +3,9 @@
 //! The rate is a schedule of moments one interval apart. A picture may come up to half an interval before its moment,
 //! which absorbs the jitter of any source; half an interval after it the previous picture is repeated, so a static screen
 //! keeps the full rate and a late picture of a live one is not overtaken by a repetition of its predecessor.
+//!
+//! A stall moves the schedule behind a source that runs at the stream's own rate; each of its pictures would then wait
+//! for its moment, for ever. What a stall cost is therefore won back a little with each picture that had to wait.
 
 use std::time::Duration;
 
@@ -11,17 +14,23 @@ use punktfunk_core::time::Timestamp;
 /// IDR pictures are at least this far apart, however often they are asked for: each costs several ordinary pictures.
 const IDR_SPACING: Duration = Duration::from_millis(100);
 
+/// A schedule that stalls have moved behind its source comes forward by this part of an interval with each picture, so
+/// the rate is never exceeded by more than one in fifteen, and that for less than a second.
+const CATCH_UP: u32 = 16;
+
 /// The schedule of a stream's pictures.
 #[derive(Debug)]
 pub(super) struct Cadence {
     interval: Duration,
     /// The moment of the next picture; before the first one there is no schedule.
     next: Option<Timestamp>,
+    /// How far stalls have moved the schedule; at most one interval, since the source's phase repeats after that.
+    moved: Duration,
 }
 
 impl Cadence {
     pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, next: None }
+        Self { interval, next: None, moved: Duration::ZERO }
     }
 
     /// A new picture may be encoded from this moment on.
@@ -34,10 +43,15 @@ impl Cadence {
         self.next.map(|next| next + self.interval / 2)
     }
 
-    /// A new picture is encoded now. A source slower than the rate, or out of phase, moves the schedule along.
-    pub(super) fn fresh(&mut self, now: Timestamp) {
-        let due = self.next.map_or(now, |next| next.max(now));
-        self.next = Some(due + self.interval);
+    /// A new picture is encoded now. A source slower than the rate, or out of phase, moves the schedule along; a picture
+    /// that `waited` for its moment brings it back.
+    pub(super) fn fresh(&mut self, now: Timestamp, waited: bool) {
+        let next = self.next.unwrap_or(now);
+        self.move_by(now.since(next));
+        let win_back =
+            if waited { self.moved.min(self.interval / CATCH_UP) } else { Duration::ZERO };
+        self.moved -= win_back;
+        self.next = Some(next.max(now) + (self.interval - win_back));
     }
 
     /// The previous picture is repeated now. The schedule stays unless it was missed altogether: no catching up.
@@ -45,6 +59,12 @@ impl Cadence {
         let floor = now - self.interval;
         let due = self.next.map_or(now, |next| next.max(floor));
         self.next = Some(due + self.interval);
+        // The picture that should have come may still come, and then the schedule is one picture ahead of its source.
+        self.move_by(self.interval);
+    }
+
+    fn move_by(&mut self, by: Duration) {
+        self.moved = (self.moved + by).min(self.interval);
     }
 }
 
@@ -89,7 +109,7 @@ mod tests {
     fn a_static_screen_keeps_the_full_rate_although_every_wake_up_is_late() {
         // spec: gamestream 13 item 109
         let mut cadence = Cadence::new(INTERVAL);
-        cadence.fresh(at(0));
+        cadence.fresh(at(0), false);
         let mut now = at(0);
         for _ in 0..600 {
             now = cadence.repeat_at().unwrap() + Duration::from_micros(150);
@@ -108,14 +128,45 @@ mod tests {
             let now = at(picture * 16_667 + jitter);
             assert!(now >= cadence.eligible_at(), "picture {picture}");
             assert!(cadence.repeat_at().is_none_or(|then| now < then), "picture {picture}");
-            cadence.fresh(now);
+            cadence.fresh(now, false);
         }
+    }
+
+    #[test]
+    fn a_stall_does_not_make_every_later_picture_wait() {
+        let mut cadence = Cadence::new(INTERVAL);
+        let mut waits = Vec::new();
+        for picture in 0..200_u64 {
+            // The fifth picture is so late that its predecessor is repeated first.
+            let late = if picture == 5 { 12_000 } else { 0 };
+            let arrives = at(picture * 16_667 + late);
+            while let Some(then) = cadence.repeat_at().filter(|&then| then < arrives) {
+                cadence.repeated(then);
+            }
+            let begins = arrives.max(cadence.eligible_at());
+            waits.push(begins.since(arrives).as_micros());
+            cadence.fresh(begins, begins > arrives);
+        }
+        assert!(waits[6..10].iter().any(|wait| *wait > 1_000), "the stall is felt: {waits:?}");
+        assert_eq!(waits[40..], [0; 160], "and forgotten");
+    }
+
+    #[test]
+    fn a_source_that_is_too_fast_is_held_to_the_rate() {
+        let mut cadence = Cadence::new(INTERVAL);
+        let mut now = at(0);
+        for _ in 0..600 {
+            now = (now + Duration::from_micros(100)).max(cadence.eligible_at());
+            cadence.fresh(now, true);
+        }
+        let (took, nominal) = (now.since(at(0)), INTERVAL * 599);
+        assert!(took + INTERVAL * 2 >= nominal, "{took:?} for 600 pictures, not {nominal:?}");
     }
 
     #[test]
     fn the_first_change_of_a_static_screen_does_not_wait_for_the_next_moment() {
         let mut cadence = Cadence::new(INTERVAL);
-        cadence.fresh(at(0));
+        cadence.fresh(at(0), false);
         for _ in 0..10 {
             let now = cadence.repeat_at().unwrap();
             cadence.repeated(now);
@@ -127,11 +178,11 @@ mod tests {
     #[test]
     fn after_a_stall_nothing_is_caught_up() {
         let mut cadence = Cadence::new(INTERVAL);
-        cadence.fresh(at(0));
+        cadence.fresh(at(0), false);
         let late = at(5_000_000);
         cadence.repeated(late);
         assert!(cadence.repeat_at().unwrap() >= late + INTERVAL / 2);
-        cadence.fresh(late + INTERVAL);
+        cadence.fresh(late + INTERVAL, false);
         assert!(cadence.eligible_at() >= late + INTERVAL);
     }
 
@@ -169,13 +220,14 @@ mod tests {
                     encoded.push(now);
                 }
                 now = arrives.max(cadence.eligible_at());
-                cadence.fresh(now);
+                cadence.fresh(now, now > arrives);
                 encoded.push(now);
             }
             for first in 0..encoded.len() {
                 let pictures = (encoded.len() - first) as u32;
                 let span = encoded[encoded.len() - 1].since(encoded[first]);
-                prop_assert!(span + INTERVAL * 3 >= INTERVAL * pictures, "{pictures} in {span:?}");
+                let least = (INTERVAL - INTERVAL / CATCH_UP) * pictures;
+                prop_assert!(span + INTERVAL * 3 >= least, "{pictures} in {span:?}");
             }
         }
     }

@@ -54,6 +54,8 @@ enum Order {
 struct Orders {
     /// `None`: the previous picture once more.
     fresh: Option<CapturedFrame>,
+    /// The rate made it wait.
+    waited: bool,
     idr_wanted: bool,
     lost: Option<(FrameIndex, FrameIndex)>,
 }
@@ -80,7 +82,7 @@ impl Stage<'_> {
     fn next_order(&mut self) -> Order {
         let (cadence, returned) = (&self.cadence, &mut self.returned);
         self.links.encode.wait(|inbox, now| {
-            inbox.held_by_rate = false;
+            let waited = std::mem::take(&mut inbox.held_by_rate);
             if inbox.closed {
                 return Look::Ready(Order::Stop);
             }
@@ -100,6 +102,7 @@ impl Stage<'_> {
             std::mem::swap(&mut inbox.returned, returned);
             Look::Ready(Order::Encode(Orders {
                 fresh: inbox.frame.take(),
+                waited,
                 idr_wanted: std::mem::take(&mut inbox.idr_wanted),
                 lost: inbox.lost.take(),
             }))
@@ -130,7 +133,7 @@ impl Stage<'_> {
             self.cadence.repeated(now);
             picture.frame.captured_at = now;
         } else {
-            self.cadence.fresh(now);
+            self.cadence.fresh(now, orders.waited);
         }
         let coded = self.code(&mut picture, repeated, now);
         let dropped = Dropped { repeated, ..Dropped::from(&picture.frame) };
