@@ -40,9 +40,10 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTIONS_PER_ADDRESS: usize = 8;
 /// How long accepting rests after it failed, which it does when the system is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
-/// Interactive video and telephony (RFC 4594: AF41 and EF) as type-of-service bytes.
-const TOS_VIDEO: u8 = 34 << 2;
-const TOS_AUDIO: u8 = 46 << 2;
+/// Type-of-service bytes: class selectors 5 and 6, which access points put into their video and voice queues.
+// spec: gamestream 7.11
+const TOS_VIDEO: u8 = 40 << 2;
+const TOS_AUDIO: u8 = 48 << 2;
 
 /// What the server works with.
 pub struct RtspDoor {
