@@ -123,14 +123,25 @@ impl<'a> Datagram<'a> {
 impl<'a> Commands<'a> {
     /// The messages in it that are not fragments, whole and in order.
     pub fn messages(self) -> impl Iterator<Item = &'a [u8]> {
+        self.iter()
+            .filter(|command| {
+                matches!(command.id, SEND_RELIABLE | SEND_UNRELIABLE | SEND_UNSEQUENCED)
+            })
+            .map(|command| command.data)
+    }
+
+    /// Whether one of them takes leave.
+    pub fn disconnects(self) -> bool {
+        self.iter().any(|command| command.id == DISCONNECT)
+    }
+
+    fn iter(self) -> impl Iterator<Item = Command<'a>> {
         let mut left = self.0;
         std::iter::from_fn(move || {
             let (command, after) = Command::split(left)?;
             left = after;
             Some(command)
         })
-        .filter(|command| matches!(command.id, SEND_RELIABLE | SEND_UNRELIABLE | SEND_UNSEQUENCED))
-        .map(|command| command.data)
     }
 }
 
@@ -268,6 +279,10 @@ mod tests {
         let Ok(Datagram::Peer { peer: 5, commands }) = Datagram::parse(&bytes) else { panic!() };
         let messages: Vec<_> = commands.messages().collect();
         assert_eq!(messages, [&[0xAA, 0xBB][..], &[0xCC], &[]]);
+        assert!(!commands.disconnects());
+        let goodbye = [&bytes[..], &[0x84, 0xFF, 0, 4, 0, 0, 0, 0]].concat();
+        let Ok(Datagram::Peer { commands, .. }) = Datagram::parse(&goodbye) else { panic!() };
+        assert!(commands.disconnects());
         bytes[2 + 2 + 8 + 5] = 200; // a length beyond the datagram
         assert!(Datagram::parse(&bytes).is_err());
     }

@@ -287,6 +287,11 @@ impl Tickets {
         drop(gone);
     }
 
+    /// Forgets all live tickets: who had taken them over has lost them.
+    pub fn forget_live(&self) {
+        self.table().live.clear();
+    }
+
     /// Forgets tickets whose time is over.
     // spec: gamestream 9.3
     pub fn sweep(&self, now: Timestamp) {

@@ -1,6 +1,6 @@
 //! The control stream, input and pings.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use punktfunk_core::gamestream::control::Scheme;
@@ -10,6 +10,7 @@ use punktfunk_host::gamestream::EncryptionPolicy;
 use punktfunk_host::gamestream::recv::Patience;
 use punktfunk_host::stream::EndReason;
 use rusty_enet::{EventNoRef, Host, HostSettings, Socket};
+use socket2::SockRef;
 
 use super::player::{
     Moving, Negotiation, Player, Streaming, announce, key_packet, legacy_announce, ping, pinger,
@@ -162,6 +163,91 @@ fn a_client_that_disconnects_leaves_no_key_down_and_the_app_running() {
     assert_eq!(rig.next(), Seen::Released);
     assert_eq!(rig.next(), Seen::Stopped(EndReason::ClientGone));
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+// spec: gamestream 13 item 80
+#[test]
+fn a_goodbye_that_is_not_repeated_is_believed_as_well() {
+    let rig = Rig::new();
+    let Streaming { mut player, .. } = stream(&rig, 1, 48);
+    still_alive(&rig, &mut player);
+    player.enet.peer_mut(player.peer).disconnect_now(0);
+    let begun = Instant::now();
+    assert_eq!(rig.next(), Seen::Released);
+    assert_eq!(rig.next(), Seen::Stopped(EndReason::ClientGone));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+// spec: gamestream 5.4
+#[test]
+fn a_forged_goodbye_from_the_clients_own_address_ends_nothing() {
+    let rig = Rig::new();
+    let Streaming { mut player, .. } = stream(&rig, 1, 48);
+    let forger = player.enet.socket_mut().0.try_clone().unwrap();
+    for _ in 0..8 {
+        for session in 0..4u8 {
+            for command in [0x84, 0x44] {
+                let head = [0x80 | session << 4, 0, 0, 9];
+                forger.send(&[&head[..], &[command, 0xFF, 0, 200, 0, 0, 0, 0]].concat()).unwrap();
+            }
+        }
+        player.serve_for(Duration::from_millis(100));
+        player.send(0, 0x0200, &[4, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    assert!(rig.nothing_seen(), "a stranger's goodbye counted");
+    still_alive(&rig, &mut player);
+    assert!(!player.disconnected);
+}
+
+// spec: gamestream 13 item 93
+#[test]
+fn a_device_that_panics_ends_its_own_session_only() {
+    let rig = Rig::new();
+    let Streaming { player: mut other, .. } = stream(&rig, 1, 48);
+    let Streaming { mut player, .. } = stream(&rig, 2, 48);
+    player.press(0, 0x58);
+    assert_eq!(rig.next(), Seen::Released);
+    assert!(matches!(rig.next(), Seen::Stopped(EndReason::Bug(_))));
+    assert!(player.serve_until(|player| player.disconnected));
+    assert!(player.heard.iter().any(|(kind, _)| *kind == 0x0109), "told why");
+    still_alive(&rig, &mut other);
+}
+
+#[test]
+fn a_device_that_hangs_does_not_keep_the_other_sessions_waiting() {
+    let rig = Rig::new();
+    let Streaming { player: mut other, .. } = stream(&rig, 1, 48);
+    let Streaming { mut player, .. } = stream(&rig, 2, 48);
+    for _ in 0..20 {
+        player.press(0, 0x57);
+    }
+    let begun = Instant::now();
+    still_alive(&rig, &mut other);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+// spec: gamestream 13 item 93
+#[test]
+fn the_receiving_thread_outlives_its_own_panic() {
+    let rig = Rig::new();
+    let Streaming { mut player, .. } = stream(&rig, 1, 48);
+    still_alive(&rig, &mut player);
+    rig.break_next_stream();
+    let key = rig.issue(2, true);
+    let mut negotiation = Negotiation::new(rig.rtsp, Some(&key));
+    negotiation.set_up();
+    negotiation.choose(&announce(""));
+    let mut victim = Player::new(control_of(&rig), &key, Scheme::V2, 48, negotiation.connect_data);
+    victim.connect();
+    victim.send(0, 0x0302, &[0, 0]);
+    ping(&pinger(&rig, &rig.sockets.video), &negotiation.ping_payload);
+    victim.serve_for(Duration::from_millis(50));
+    // Nobody's keys stay down and nobody's stream goes on unheard.
+    rig.wait_for(|seen| matches!(seen, Seen::Stopped(EndReason::Bug(_))));
+    rig.wait_for(|seen| *seen == Seen::Released);
+    // The same keys may be used again, and everybody is served again.
+    let Streaming { mut player, .. } = stream(&rig, 1, 48);
+    still_alive(&rig, &mut player);
 }
 
 // spec: gamestream 13 item 79
@@ -340,6 +426,40 @@ fn who_overheard_the_connect_data_is_not_the_client() {
     ping(&video, &negotiation.ping_payload);
     rig.wait_for(|seen| matches!(seen, Seen::Started(..)));
     still_alive(&rig, &mut player);
+}
+
+// spec: gamestream 13 item 70
+#[test]
+fn one_clients_half_open_connections_do_not_fill_the_table() {
+    let rig = Rig::new();
+    let key = rig.issue(1, true);
+    let mut negotiation = Negotiation::new(rig.rtsp, Some(&key));
+    negotiation.set_up();
+    negotiation.choose(&announce(""));
+    let socket = Moving::new(control_of(&rig)).0;
+    for number in 0..200u32 {
+        let mut connect = vec![0x8F, 0xFF, 0, 9, 0x82, 0xFF, 0, 1, 0, 0, 0xFF, 0xFF];
+        let data = negotiation.connect_data;
+        for field in [900, 65536, 48, 0, 0, 5000, 2, 2, number, data] {
+            connect.extend_from_slice(&u32::to_be_bytes(field));
+        }
+        socket.send(&connect).unwrap();
+    }
+    let begun = Instant::now();
+    let Streaming { mut player, .. } = stream(&rig, 2, 48);
+    still_alive(&rig, &mut player);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn vanished_clients_do_not_fill_the_sockets_of_the_others() {
+    let ordinary = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let room = |socket: &UdpSocket| SockRef::from(socket).send_buffer_size().unwrap();
+    let rig = Rig::new();
+    for socket in [&rig.sockets.video, &rig.sockets.control, &rig.sockets.audio] {
+        // The kernel's bound on what waits for one unknown address is the default buffer, and two of these must fit.
+        assert!(room(socket) >= 2 * room(&ordinary));
+    }
 }
 
 /// Noise that looks like ENet, always the same for the same seed.

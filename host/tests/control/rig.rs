@@ -1,10 +1,11 @@
 //! The door's RTSP server and receiving thread on loopback, with a session desk that only writes down what is asked.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use punktfunk_core::input::InputEvent;
+use punktfunk_core::input::{InputEvent, KeyCode};
 use punktfunk_core::media::{Codec, FrameIndex, FrameTrace, Mode};
 use punktfunk_core::seal::SessionKey;
 use punktfunk_host::gamestream::recv::{self, MediaSockets, Patience, RecvHandle};
@@ -39,9 +40,11 @@ type OnEnd = Box<dyn FnOnce(EndReason) + Send>;
 pub(crate) struct Desk {
     seen: mpsc::Sender<Seen>,
     on_end: Mutex<Vec<OnEnd>>,
+    /// The next stream panics when it is started.
+    broken: AtomicBool,
 }
 
-struct Stream(Option<mpsc::Sender<Seen>>);
+struct Stream(Option<mpsc::Sender<Seen>>, bool);
 
 impl PreparedStream for Stream {
     fn start(
@@ -49,6 +52,7 @@ impl PreparedStream for Stream {
         video_peer: SocketAddr,
         audio_peer: Option<SocketAddr>,
     ) -> Arc<dyn StreamControl> {
+        assert!(!self.1, "this stream does not start, which is what a test wants");
         let seen = self.0.take().unwrap();
         seen.send(Seen::Started(video_peer, audio_peer)).unwrap();
         Arc::new(Control(seen))
@@ -83,10 +87,21 @@ impl StreamControl for Control {
     }
 }
 
+/// "X": the device panics.
+const BREAKING_KEY: KeyCode = KeyCode(45);
+/// "W": the device hangs for a while and takes nothing.
+const HANGING_KEY: KeyCode = KeyCode(17);
+
 struct Sink(mpsc::Sender<Seen>);
 
 impl InputSink for Sink {
     fn apply(&mut self, event: &InputEvent) -> Result<(), InputError> {
+        let breaks = InputEvent::Key { key: BREAKING_KEY, pressed: true };
+        assert_ne!(*event, breaks, "this key breaks the device, which is what a test wants");
+        if *event == (InputEvent::Key { key: HANGING_KEY, pressed: true }) {
+            std::thread::sleep(Duration::from_millis(200));
+            return Err(InputError::Lost { reason: "a test wants it".to_owned() });
+        }
         let _ = self.0.send(Seen::Input(*event));
         Ok(())
     }
@@ -124,7 +139,10 @@ impl SessionDesk for Desk {
         self.on_end.lock().unwrap().push(line.on_end);
         self.seen.send(Seen::Prepared(session, spec)).unwrap();
         Ok(StreamGrant {
-            stream: Box::new(Stream(Some(self.seen.clone()))),
+            stream: Box::new(Stream(
+                Some(self.seen.clone()),
+                self.broken.swap(false, Ordering::Relaxed),
+            )),
             input: Box::new(Sink(self.seen.clone())),
         })
     }
@@ -159,7 +177,11 @@ impl Rig {
         let tickets = Arc::new(Tickets::default());
         let recv = recv::spawn(&sockets, Arc::clone(&tickets), patience).unwrap();
         let (sender, seen) = mpsc::channel();
-        let desk = Arc::new(Desk { seen: sender, on_end: Mutex::default() });
+        let desk = Arc::new(Desk {
+            seen: sender,
+            on_end: Mutex::default(),
+            broken: AtomicBool::default(),
+        });
         let door = Arc::new(RtspDoor {
             tickets: Arc::clone(&tickets),
             desk: Arc::clone(&desk) as Arc<dyn SessionDesk>,
@@ -216,6 +238,11 @@ impl Rig {
     /// Nothing is waiting to be looked at.
     pub(crate) fn nothing_seen(&self) -> bool {
         self.seen.try_recv().is_err()
+    }
+
+    /// The next stream that is prepared panics when it is started.
+    pub(crate) fn break_next_stream(&self) {
+        self.desk.broken.store(true, Ordering::Relaxed);
     }
 
     /// The oldest stream says that it has ended.

@@ -67,6 +67,14 @@ impl Link {
         self.next = Some((home, bytes));
     }
 
+    /// Shows a datagram to the library that came earlier.
+    pub(super) fn admit_copy(&mut self, home: Home, datagram: &[u8]) {
+        if let Some(slot) = self.bytes.get_mut(..datagram.len()) {
+            slot.copy_from_slice(datagram);
+            self.admit(home, datagram.len());
+        }
+    }
+
     /// Where a peer is now.
     pub(super) fn whereabouts(&self, home: Home) -> Origin {
         self.moved.iter().find(|(have, _)| have.same(&home)).map_or(home.0, |(_, origin)| *origin)

@@ -9,6 +9,12 @@
 //! address changes only with a fresh message that opens. Media pings are matched by their payload. Nothing is ever
 //! answered to anybody else, so the ports reflect nothing.
 //!
+//! ENet's goodbye is not sealed, so anybody can forge one. It is held back until the client has been quiet for as long as
+//! a client never is, and one that speaks meanwhile has not left.
+//!
+//! A panic ends the session it happens in, or all of them, and the thread goes on with a new ENet: a daemon that hears
+//! nobody would look well and serve nobody.
+//!
 //! Deliberately absent: any word about a stream's contents, and ENet's own opinion of when a client is gone. Silence of
 //! ten seconds ends a stream, whatever was acknowledged.
 
@@ -20,16 +26,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use punktfunk_core::gamestream::control::HostMessage;
-use punktfunk_core::gamestream::enet::Datagram;
+use punktfunk_core::gamestream::enet::{Connect, Datagram};
 use punktfunk_core::gamestream::rtsp;
 use punktfunk_core::time::Timestamp;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rusty_enet::{EventNoRef, Host, HostSettings, Packet, PeerID, PeerState};
+use rusty_enet::{Address as _, EventNoRef, Host, HostSettings, Packet, PeerID, PeerState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock;
@@ -43,8 +50,18 @@ use session::{Phase, Session};
 const MAX_PEERS: usize = 64;
 /// Peers that may claim to be one session's client.
 const MAX_CLAIMS: usize = 4;
+/// Connections with the same data that may be half open: CONNECT can be sent under any address and costs a peer each.
+const MAX_HALF_OPEN: usize = 8;
+/// Bytes that a peer may have waiting for an earlier message that is missing. Stock clients send some kilobytes a second.
+const MAX_WAITING_BYTES: usize = 256 * 1024;
+/// How long a client is quiet before its goodbye is believed. Clients say something every 100 ms.
+const QUIET: Duration = Duration::from_millis(300);
+/// How long the thread rests after a panic, so that a lasting one does not take a whole core.
+const PANIC_REST: Duration = Duration::from_millis(200);
 /// Channels per peer. Clients ask for 48, those of 2021 for 1.
 const CHANNELS: usize = 255;
+/// What the sockets ask for as their send buffers.
+const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// How often ENet is looked after while peers are connected.
 const TURN: Duration = Duration::from_millis(20);
 /// How often tickets are looked after while there are no peers.
@@ -77,6 +94,13 @@ impl MediaSockets {
                 Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
             if address.is_ipv6() {
                 socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+            }
+            // All streams leave through one socket, and the kernel charges it for what waits until an address is
+            // found: up to 208 KiB for each client that has vanished, which is all of the default buffer. Two of them
+            // would silence everybody. The system cuts down what it does not allow, to twice the default if nobody
+            // changed the limit.
+            if let Err(error) = socket.set_send_buffer_size(SEND_BUFFER_BYTES) {
+                tracing::debug!(%error, "the send buffer keeps its size");
             }
             socket.bind(&address.into())?;
             Ok(Arc::new(socket.into()))
@@ -194,29 +218,42 @@ pub fn spawn(
     let inbox = Inbox { commands, waker: Arc::clone(&waker) };
     let video = Datagrams::new(Arc::clone(&sockets.video))?;
     let audio = Datagrams::new(Arc::clone(&sockets.audio))?;
-    let link = Link::new(Datagrams::new(Arc::clone(&sockets.control))?);
-    let settings =
-        HostSettings { peer_limit: MAX_PEERS, channel_limit: CHANNELS, ..HostSettings::default() };
     // The library's host is made here, so that its errors are seen here; only the thread uses it.
-    let time_from = clock::now();
-    let settings =
-        HostSettings { time: Box::new(move || clock::now().since(time_from)), ..settings };
-    let enet = Host::new(link, settings).map_err(|error| io::Error::other(error.to_string()))?;
-    let receiver = Receiver {
+    let enet = enet_host(&sockets.control)?;
+    let mut receiver = Receiver {
         video,
         audio,
         enet,
+        control: Arc::clone(&sockets.control),
         tickets,
         patience,
         sessions: Vec::new(),
         peers: BTreeMap::new(),
+        half_open: Vec::new(),
         inbox: receiver,
         waker,
         strangers: Strangers::default(),
         stop_at: None,
     };
-    let thread = std::thread::Builder::new().name("pf-recv".into()).spawn(|| receiver.run())?;
+    let thread =
+        std::thread::Builder::new().name("pf-recv".into()).spawn(move || receiver.run())?;
     Ok(RecvHandle { inbox, thread: Some(thread) })
+}
+
+/// ENet without any peers, on this socket.
+fn enet_host(control: &Arc<UdpSocket>) -> io::Result<Host<Link>> {
+    let link = Link::new(Datagrams::new(Arc::clone(control))?);
+    let time_from = clock::now();
+    let settings = HostSettings {
+        peer_limit: MAX_PEERS,
+        channel_limit: CHANNELS,
+        time: Box::new(move || clock::now().since(time_from)),
+        ..HostSettings::default()
+    };
+    let failed = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
+    let mut enet = Host::new(link, settings).map_err(|error| failed(&error))?;
+    enet.set_maximum_waiting_data(MAX_WAITING_BYTES).map_err(|error| failed(&error))?;
+    Ok(enet)
 }
 
 /// A peer that ENet has connected, and whom it claims to be.
@@ -224,6 +261,12 @@ pub fn spawn(
 struct Claim {
     home: Home,
     session: TicketId,
+}
+
+/// A connection that ENet has answered and whose other end has not shown yet that it hears the answer.
+struct HalfOpen {
+    home: Home,
+    connect: Connect,
 }
 
 #[derive(Default)]
@@ -246,10 +289,13 @@ struct Receiver {
     video: Datagrams,
     audio: Datagrams,
     enet: Host<Link>,
+    /// ENet's socket, to begin anew on.
+    control: Arc<UdpSocket>,
     tickets: Arc<Tickets>,
     patience: Patience,
     sessions: Vec<Session>,
     peers: BTreeMap<usize, Claim>,
+    half_open: Vec<HalfOpen>,
     inbox: mpsc::Receiver<Command>,
     waker: Arc<OwnedFd>,
     strangers: Strangers,
@@ -258,7 +304,29 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn run(mut self) {
+    fn run(&mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            tracing::error!("the receiving thread panicked; all its sessions end");
+            std::thread::sleep(PANIC_REST);
+            if let Ok(Err(error)) = catch_unwind(AssertUnwindSafe(|| self.begin_anew())) {
+                tracing::error!(%error, "the receiving thread cannot go on");
+                return;
+            }
+        }
+    }
+
+    /// Forgets every session, for nobody knows what state they are in; their clients may come back.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        self.peers.clear();
+        self.half_open.clear();
+        self.tickets.forget_live();
+        self.enet = enet_host(&self.control)?;
+        // Each of them releases its keys and stops its stream.
+        self.sessions.clear();
+        Ok(())
+    }
+
+    fn serve(&mut self) {
         loop {
             self.wait();
             let now = clock::now();
@@ -344,7 +412,7 @@ impl Receiver {
     fn read_control(&mut self, now: Timestamp) {
         for _ in 0..MAX_DATAGRAMS_PER_TURN {
             let Some((origin, bytes)) = self.enet.socket_mut().receive_into_slot() else { break };
-            match self.judge(origin, bytes) {
+            match self.judge(origin, bytes, now) {
                 Some(home) => self.enet.socket_mut().admit(home, bytes),
                 None => {
                     self.strangers.count(now);
@@ -357,23 +425,30 @@ impl Receiver {
     }
 
     /// Whose the datagram in the slot is; `None` if it must not reach ENet.
-    fn judge(&mut self, origin: Origin, bytes: usize) -> Option<Home> {
+    fn judge(&mut self, origin: Origin, bytes: usize, now: Timestamp) -> Option<Home> {
         let link = self.enet.socket();
-        let (claim, commands) = match Datagram::parse(link.slot(bytes)).ok()? {
+        let (id, claim, commands) = match Datagram::parse(link.slot(bytes)).ok()? {
             Datagram::Connect(connect) => {
                 let home = Home(origin);
                 // A peer that has moved away keeps its name, so nobody else may have it.
                 let taken = link.whereabouts(home).remote != origin.remote;
                 let remote = origin.remote.ip();
-                return (!taken && self.may_connect(connect.data, remote)).then_some(home);
+                let may = !taken && self.may_connect(connect.data, remote);
+                return (may && self.has_room_for(connect, home)).then_some(home);
             }
             Datagram::Peer { peer, commands } => match self.peers.get(&usize::from(peer)) {
                 // Not connected yet: ENet compares the address.
                 None => return Some(Home(origin)),
-                Some(claim) => (*claim, commands),
+                Some(claim) => (PeerID(peer.into()), *claim, commands),
             },
         };
         if link.whereabouts(claim.home).remote == origin.remote {
+            let session = self.sessions.iter_mut().find(|session| session.peer == Some(id));
+            if let Some(session) = session.filter(|_| commands.disconnects())
+                && session.holds_back(link.slot(bytes), now)
+            {
+                return None;
+            }
             return Some(claim.home);
         }
         // From elsewhere: only a fresh message under the session's key proves that the client has moved.
@@ -396,6 +471,41 @@ impl Receiver {
             }
             None => self.stop_at.is_none() && self.tickets.expects(data, remote),
         }
+    }
+
+    /// Whether another connection may be half open, and notes that it is. Those that nobody waits for any more are
+    /// closed first.
+    fn has_room_for(&mut self, connect: Connect, home: Home) -> bool {
+        for known in std::mem::take(&mut self.half_open) {
+            let expected = self.may_connect(known.connect.data, known.home.0.remote.ip());
+            let mut open = false;
+            for peer in self.enet.peers_mut() {
+                let its_own = peer.address().is_some_and(|address| address.same(&known.home));
+                if its_own && peer.state() == PeerState::AcknowledgingConnect {
+                    if expected {
+                        open = true;
+                    } else {
+                        peer.reset();
+                    }
+                }
+            }
+            if open {
+                self.half_open.push(known);
+            }
+        }
+        let same = |known: &&HalfOpen| {
+            known.connect.data == connect.data && (connect.data != 0 || known.home.same_host(&home))
+        };
+        let mut alike = self.half_open.iter().filter(same);
+        // ENet does not make a second peer for a repetition.
+        if alike.clone().any(|known| known.home.same(&home) && known.connect == connect) {
+            return true;
+        }
+        if alike.by_ref().count() >= MAX_HALF_OPEN {
+            return false;
+        }
+        self.half_open.push(HalfOpen { home, connect });
+        true
     }
 
     fn serve_enet(&mut self, now: Timestamp) {
@@ -459,7 +569,18 @@ impl Receiver {
         if session.peer.is_some_and(|peer| peer != id) {
             return;
         }
-        if let Err(error) = session.receive(packet.data(), now) {
+        // Devices and streams are others' work, and one that panics ends its own session only.
+        let received = catch_unwind(AssertUnwindSafe(|| session.receive(packet.data(), now)));
+        let Ok(received) = received else {
+            tracing::error!(
+                session = session.session.0,
+                "a control message made its handler panic"
+            );
+            let reason = EndReason::Bug("a control message made its handler panic".to_owned());
+            self.end(at, &reason, now);
+            return;
+        };
+        if let Err(error) = received {
             // Powers of two: a flood of forgeries leaves a handful of lines.
             if session.refused_messages().is_power_of_two() {
                 let refused = session.refused_messages();
@@ -521,7 +642,21 @@ impl Receiver {
         }
     }
 
+    /// Shows ENet the goodbyes of clients that have been quiet since.
+    fn believe_goodbyes(&mut self, now: Timestamp) {
+        for at in 0..self.sessions.len() {
+            let Some(session) = self.sessions.get_mut(at) else { break };
+            let claim = session.peer.and_then(|id| self.peers.get(&id.0));
+            let goodbye = session.goodbye_at(now);
+            if let (Some(claim), Some(goodbye)) = (claim, goodbye) {
+                self.enet.socket_mut().admit_copy(claim.home, &goodbye);
+                self.serve_enet(now);
+            }
+        }
+    }
+
     fn look_after_sessions(&mut self, now: Timestamp) {
+        self.believe_goodbyes(now);
         for at in 0..self.sessions.len() {
             let Some(session) = self.sessions.get_mut(at) else { break };
             let silent = now.since(session.last_heard) >= self.patience.silence;

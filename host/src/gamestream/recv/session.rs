@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use punktfunk_core::gamestream::control::{
     ClientMessage, ControlError, HostMessage, Opener, Sealer, Side, termination,
@@ -11,10 +12,14 @@ use punktfunk_core::time::Timestamp;
 use rusty_enet::PeerID;
 use subtle::ConstantTimeEq;
 
+use super::QUIET;
 use crate::gamestream::ticket::{Adopted, Media, Ping, TicketId};
 use crate::input::{InputError, InputSink};
 use crate::session::{PreparedStream, SessionId};
 use crate::stream::{EndReason, StreamControl};
+
+/// How long a device that takes nothing is left alone. One that hangs costs all sessions of the thread its patience.
+const DEVICE_REST: Duration = Duration::from_secs(3);
 
 /// What becomes of a session.
 pub(super) enum Phase {
@@ -56,8 +61,11 @@ pub(super) struct Session {
     video_peer: Option<SocketAddr>,
     audio_peer: Option<SocketAddr>,
     refused_messages: u64,
-    input_lost: bool,
+    /// When the input devices took nothing last, if they did not recover.
+    input_lost: Option<Timestamp>,
     unsupported: Vec<Unsupported>,
+    /// A goodbye that may be forged, and when it came.
+    goodbye: Option<(Timestamp, Box<[u8]>)>,
 }
 
 impl Session {
@@ -78,8 +86,9 @@ impl Session {
             video_peer: adopted.video_peer,
             audio_peer: adopted.audio_peer,
             refused_messages: 0,
-            input_lost: false,
+            input_lost: None,
             unsupported: Vec::new(),
+            goodbye: None,
         }
     }
 
@@ -120,11 +129,34 @@ impl Session {
                 control.invalidate(first, last);
             }
             (ClientMessage::Input(packet), _) => {
-                deliver(packet, self.input.as_mut(), &mut self.input_lost, &mut self.unsupported);
+                let sink = self.input.as_mut();
+                deliver(packet, sink, &mut self.input_lost, &mut self.unsupported, now);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Keeps a datagram with a goodbye for later, if it is too early to believe it.
+    pub(super) fn holds_back(&mut self, datagram: &[u8], now: Timestamp) -> bool {
+        let runs = matches!(self.phase, Phase::Opening { .. } | Phase::Streaming(_));
+        let early = runs && now.since(self.last_heard) < QUIET;
+        if early {
+            self.goodbye = Some((now, datagram.into()));
+        }
+        early
+    }
+
+    /// The goodbye of a client that has said nothing since; one that spoke after it did not send it.
+    pub(super) fn goodbye_at(&mut self, now: Timestamp) -> Option<Box<[u8]>> {
+        let (came_at, _) = self.goodbye.as_ref()?;
+        if self.last_heard > *came_at {
+            self.goodbye = None;
+        }
+        if now.since(self.last_heard) < QUIET {
+            return None;
+        }
+        self.goodbye.take().map(|(_, datagram)| datagram)
     }
 
     /// How many messages did not open so far.
@@ -226,8 +258,9 @@ impl Drop for Session {
             Phase::Over | Phase::Ending { .. } => {}
             Phase::Opening { .. } => self.release_input(),
             Phase::Streaming(control) => {
-                self.release_input();
+                // In this order: the device may be what panicked.
                 control.stop(EndReason::Bug("the receiving thread is gone".to_owned()));
+                self.release_input();
             }
         }
     }
@@ -252,8 +285,9 @@ fn termination_code(reason: &EndReason) -> u32 {
 fn deliver(
     packet: &[u8],
     sink: &mut dyn InputSink,
-    lost: &mut bool,
+    lost: &mut Option<Timestamp>,
     unsupported: &mut Vec<Unsupported>,
+    now: Timestamp,
 ) {
     let packet = match Packet::parse(packet) {
         Ok(Packet::Unsupported(what)) => {
@@ -270,17 +304,28 @@ fn deliver(
             return;
         }
     };
+    if let Some(at) = *lost {
+        if now.since(at) < DEVICE_REST {
+            return;
+        }
+        // Keys may have come up while nobody listened.
+        if sink.release_all().is_err() {
+            *lost = Some(now);
+            return;
+        }
+        *lost = None;
+    }
     for event in packet.events() {
         match sink.apply(&event) {
-            Ok(()) => *lost = false,
+            Ok(()) => {}
             Err(error @ InputError::Unsupported { .. }) => {
                 tracing::trace!(%error, "an input event was not delivered");
             }
-            Err(error @ InputError::Lost { .. }) if !*lost => {
-                *lost = true;
+            Err(error @ InputError::Lost { .. }) => {
+                *lost = Some(now);
                 tracing::warn!(%error, "input is not delivered");
+                return;
             }
-            Err(InputError::Lost { .. }) => {}
         }
     }
 }
