@@ -366,7 +366,10 @@ impl Tickets {
             offer,
         };
         let step = state.step(request, &terms);
-        ticket.deadline = now + NEXT_REQUEST;
+        // After PLAY nothing but the control connection counts.
+        if state != Handshake::Playing {
+            ticket.deadline = now + NEXT_REQUEST;
+        }
         Some(match step.action {
             Action::Reply(response) => {
                 ticket.stage.set(step.state);

@@ -246,6 +246,11 @@ fn each_step_has_its_time() {
     let data = connect_data(&tickets);
     tickets.sweep(at(38));
     assert!(tickets.expects(data, address));
+    // Whoever goes on asking gets answers, but no more time: an encoder is being held for it.
+    let id = tickets.find_rtsp(address, None).unwrap();
+    for line in ["OPTIONS /", "PLAY /"] {
+        assert!(ask(&tickets, id, &rtsp(line, "", ""), at(38)).starts_with("RTSP/1.0 "));
+    }
     tickets.sweep(at(39));
     assert!(!tickets.expects(data, address), "ten seconds after PLAY");
     tickets.issue_at(request(1, 1, "10.0.0.1"), at(40)).unwrap();
