@@ -279,6 +279,26 @@ async fn a_session_is_launched_resumed_and_quit() {
 }
 
 #[tokio::test]
+async fn a_device_removed_while_it_launches_plays_nothing() {
+    let (host, device, client) = with_device().await;
+    for running_already in [false, true] {
+        trust(&host, &device);
+        if running_already {
+            host.sessions.launch(client, AppId(GAME), punktfunk_mode()).unwrap();
+        }
+        let store = host.store.clone();
+        // The owner's door also ends the session, which has not come to be at this moment.
+        *host.sessions.at_launch.lock().unwrap() =
+            Some(Box::new(move || drop(store.remove_client(client).unwrap())));
+        let target = format!("/launch?appid={GAME}&{}", key(1));
+        let refused = get_tls(&host, Some(&device), &target).await;
+        assert_eq!((refused.code(), refused.value("gamesession")), (401, Some("0")));
+        assert!(host.sessions.running(client).is_none());
+    }
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_ends_every_connection() {
     let host = Host::start().await;
     let http = host.http;

@@ -30,6 +30,8 @@ pub(crate) const BROKEN: u32 = 8;
 #[derive(Default)]
 pub(crate) struct FakeSessions {
     running: Mutex<Vec<(ClientId, Running)>>,
+    /// Happens while the next app is starting.
+    pub(crate) at_launch: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl FakeSessions {
@@ -62,6 +64,8 @@ impl SessionDesk for FakeSessions {
         if app.0 == BROKEN {
             return Err(SessionError::Start { title, reason: "no such program".into() });
         }
+        let meanwhile = self.at_launch.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happens| happens());
         let mut all = self.running.lock().unwrap();
         if let Some((_, running)) = all.iter_mut().find(|(own, _)| *own == client) {
             if running.app != app {

@@ -57,7 +57,18 @@ impl NvHttp {
         // What was promised before is void: the new key replaces the old one.
         self.parts.tickets.withdraw(client);
         let was_running = self.parts.desk.running(client).is_some();
-        let running = self.at_the_desk(move |desk| desk.launch(client, AppId(app), mode)).await?;
+        let store = self.parts.store.clone();
+        let launched = self.at_the_desk(move |desk| {
+            let running = desk.launch(client, AppId(app), mode)?;
+            if store.client(client).is_some() {
+                return Ok(Some(running));
+            }
+            // Removed while the app was starting: whoever ended this client's session found none yet.
+            desk.quit(client);
+            Ok(None)
+        });
+        let running =
+            launched.await?.ok_or_else(|| Refusal::new(401, "this device is not paired"))?;
         let issued = self.issue(caller, client, &parameters, &running);
         if issued.is_err() && !was_running {
             // The client was told that nothing started, so nothing may be left running for it.
