@@ -1,10 +1,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use punktfunk_core::gamestream::certificate::Certificate;
 use punktfunk_core::gamestream::pairing::client::ClientPairingError;
 use punktfunk_core::gamestream::query::encode_hex;
 use punktfunk_host::gamestream::http::Limits;
-use punktfunk_host::pairing::{AnswerPin, DeskLimits, PairingOutcome, RequestEnd};
+use punktfunk_host::pairing::{AnswerPin, DeskLimits, PairingOutcome, RequestEnd, RequestId};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize};
 use tokio::io::AsyncReadExt;
 
@@ -194,6 +195,21 @@ async fn a_step_while_the_pin_is_awaited_ends_the_attempt() {
     let (first, early) = tokio::join!(attempt.first(), early);
     assert_eq!((first.value("paired"), early.value("paired")), (Some("0"), Some("0")));
     assert_eq!(first.value("plaincert"), None);
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_the_desk_let_go_of_is_not_trusted_any_more() {
+    let host = Host::start().await;
+    let device = shared_device();
+    let attempt = pairing(&host, &device, "1234");
+    let (first, ()) = tokio::join!(attempt.first(), host.enter_pin("1234"));
+    assert_eq!(first.value("paired"), Some("1"));
+    // From here on the owner is told that nothing came of it.
+    host.desk.report(RequestId(1), PairingOutcome::Abandoned);
+    let server = Certificate::from_der(host.identity.certificate_der()).unwrap();
+    assert_eq!(attempt.finish(&server).await, Err(Paired::Refused(4)));
+    assert!(!is_trusted(&host, &device));
     host.stop().await;
 }
 
