@@ -178,6 +178,9 @@ async fn watch(pairing: &PairingDesk, signals: &mut Signals, foreground: bool) {
             _ = watchdog.tick() => tell_systemd(&[sd_notify::NotifyState::Watchdog]),
             event = events.recv() => match event {
                 Ok(event) if foreground => show(&event),
+                Ok(PairingEvent::Refused { remote, refusal }) => {
+                    warn!(%remote, %refusal, "a device may not pair");
+                }
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },

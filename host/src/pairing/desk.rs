@@ -18,7 +18,8 @@ use crate::store::clean_name;
 
 /// How many finished requests are remembered, for whoever asks how one ended.
 const MAX_RECENT: usize = 16;
-/// How many addresses with failures are remembered; the owner causes each by typing a PIN.
+/// How many addresses with failures are remembered; the owner causes each by typing a PIN. Of addresses that only gave
+/// up, as many are remembered apart from these, because strangers cause them.
 const MAX_FAILURES: usize = 256;
 /// A failure this old is forgiven.
 const FAILURE_MEMORY: Duration = Duration::from_secs(600);
@@ -35,6 +36,7 @@ pub(super) struct Desk {
     armed_until: Option<Timestamp>,
     entries: Vec<Entry>,
     failures: Vec<Failures>,
+    given_up: Vec<Failures>,
     recent: VecDeque<FinishedRequest>,
     next_id: u64,
     refusal_told_at: Option<Timestamp>,
@@ -88,6 +90,7 @@ impl Desk {
             armed_until: None,
             entries: Vec::new(),
             failures: Vec::new(),
+            given_up: Vec::new(),
             recent: VecDeque::new(),
             next_id: 1,
             refusal_told_at: None,
@@ -108,14 +111,17 @@ impl Desk {
             .entries
             .iter()
             .position(|entry| entry.request.remote == remote && entry.unique_id == unique_id);
-        if let Err(refusal) = self.admit(now, remote, own.is_some()) {
+        let mut admitted = self.admit(now, remote, own.is_some());
+        if admitted.is_ok()
+            && let Some(index) = own
+        {
+            self.withdraw(now, index, Withdrawn::Replaced, events);
+            // What was replaced counts against the address; it can be the one too many.
+            admitted = self.check_rate(now, remote);
+        }
+        if let Err(refusal) = admitted {
             self.tell_refusal(now, remote, &refusal, events);
             return Err(refusal);
-        }
-        if let Some(index) = own {
-            self.withdraw(now, index, Withdrawn::Replaced, events);
-            // What was replaced may have been answered; its failure can be the one too many.
-            self.check_rate(now, remote)?;
         }
         let request = PendingRequest {
             id: RequestId(self.next_id),
@@ -151,7 +157,8 @@ impl Desk {
 
     fn check_rate(&self, now: Timestamp, remote: IpAddr) -> Result<(), AskRefusal> {
         let key = AddressKey::of(remote);
-        let until = self.failures.iter().find(|f| f.address == key).and_then(|f| f.blocked_until);
+        let counted = self.failures.iter().chain(&self.given_up);
+        let until = counted.filter(|f| f.address == key).filter_map(|f| f.blocked_until).max();
         match until {
             Some(until) if until > now => {
                 Err(AskRefusal::RateLimited { retry_after: until.since(now) })
@@ -257,7 +264,9 @@ impl Desk {
         while let Some(index) = self.entries.iter().position(|e| e.request.expires_at <= now) {
             self.withdraw(now, index, Withdrawn::Expired, events);
         }
-        self.failures.retain(|failures| now.since(failures.last_at) < FAILURE_MEMORY);
+        for counted in [&mut self.failures, &mut self.given_up] {
+            counted.retain(|failures| now.since(failures.last_at) < FAILURE_MEMORY);
+        }
         if self.armed_until.is_some_and(|until| until <= now) {
             self.armed_until = None;
             events.push(PairingEvent::Desk(self.state(now)));
@@ -309,13 +318,17 @@ impl Desk {
         events: &mut Vec<PairingEvent>,
     ) {
         let entry = self.entries.remove(index);
+        let (address, limits) = (AddressKey::of(entry.request.remote), self.limits);
         if end.is_success() {
-            let key = AddressKey::of(entry.request.remote);
-            self.failures.retain(|failures| failures.address != key);
+            for counted in [&mut self.failures, &mut self.given_up] {
+                counted.retain(|failures| failures.address != address);
+            }
         } else if entry.stage == Stage::Answered {
             // A PIN was spent and no device paired. Clients that see a wrong PIN often just go silent, so that how it
             // failed makes no difference.
-            self.count_failure(now, entry.request.remote);
+            count(&mut self.failures, now, address, limits.max_failures, limits.block);
+        } else if is_given_up(end) {
+            count(&mut self.given_up, now, address, limits.max_given_up, limits.block);
         }
         if self.recent.len() == MAX_RECENT {
             self.recent.pop_front();
@@ -324,32 +337,37 @@ impl Desk {
         self.recent.push_back(finished.clone());
         events.push(PairingEvent::Ended(finished));
     }
+}
 
-    // spec: gamestream 3.4 rule 4
-    fn count_failure(&mut self, now: Timestamp, remote: IpAddr) {
-        let address = AddressKey::of(remote);
-        let index = match self.failures.iter().position(|f| f.address == address) {
-            Some(index) => index,
-            None => {
-                if self.failures.len() == MAX_FAILURES {
-                    self.failures.remove(0);
-                }
-                self.failures.push(Failures {
-                    address,
-                    count: 0,
-                    last_at: now,
-                    blocked_until: None,
-                });
-                self.failures.len() - 1
+/// The device ended its request itself; its time running out or the owner's word is not its doing.
+fn is_given_up(end: RequestEnd) -> bool {
+    matches!(end, RequestEnd::Outcome(_) | RequestEnd::Withdrawn(Withdrawn::Replaced))
+}
+
+// spec: gamestream 3.4 rule 4
+fn count(
+    counted: &mut Vec<Failures>,
+    now: Timestamp,
+    address: AddressKey,
+    max: u32,
+    block: Duration,
+) {
+    let index = match counted.iter().position(|failures| failures.address == address) {
+        Some(index) => index,
+        None => {
+            if counted.len() == MAX_FAILURES {
+                counted.remove(0);
             }
-        };
-        let failures = &mut self.failures[index];
-        failures.last_at = now;
-        failures.count += 1;
-        if failures.count >= self.limits.max_failures {
-            failures.count = 0;
-            failures.blocked_until = Some(now + self.limits.block);
+            counted.push(Failures { address, count: 0, last_at: now, blocked_until: None });
+            counted.len() - 1
         }
+    };
+    let failures = &mut counted[index];
+    failures.last_at = now;
+    failures.count += 1;
+    if failures.count >= max {
+        failures.count = 0;
+        failures.blocked_until = Some(now + block);
     }
 }
 

@@ -56,6 +56,9 @@ pub struct DeskLimits {
     pub answered_ttl: Duration,
     /// After this many failures an address is blocked.
     pub max_failures: u32,
+    /// After this many requests that were given up before they got a PIN an address is blocked, too: each of them is
+    /// shown to the owner.
+    pub max_given_up: u32,
     /// For how long it is blocked.
     pub block: Duration,
 }
@@ -69,6 +72,7 @@ impl Default for DeskLimits {
             ttl: Duration::from_secs(300),
             answered_ttl: Duration::from_secs(60),
             max_failures: 5,
+            max_given_up: 10,
             block: Duration::from_secs(60),
         }
     }
@@ -144,7 +148,7 @@ pub enum AskRefusal {
         /// The limit.
         max: usize,
     },
-    /// Too many pairings from this address failed.
+    /// Too many pairings from this address failed or were given up.
     #[error("too many failed attempts; try again in {} s", retry_after.as_secs().max(1))]
     RateLimited {
         /// How long it is blocked from now.

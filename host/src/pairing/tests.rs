@@ -221,6 +221,28 @@ async fn asking_anew_instead_of_failing_counts_too() {
     assert!(desk.pending().is_empty());
 }
 
+#[test]
+fn asking_and_leaving_over_and_over_blocks_an_address() {
+    let (desk, clock) = desk_at_zero(DeskMode::Prompt);
+    let ask = |remote: &str| desk.ask(asking(STOCK_ID, remote));
+    // What the owner ends is nobody's fault.
+    for _ in 0..20 {
+        desk.decline(ask("10.0.0.5").unwrap().id()).unwrap();
+    }
+    let mut replaced = Vec::new();
+    for round in 0..10 {
+        let wait = ask("10.0.0.5").unwrap();
+        if round % 2 == 0 {
+            replaced.push(wait);
+        }
+    }
+    let blocked = AskRefusal::RateLimited { retry_after: Duration::from_secs(60) };
+    assert_eq!(ask("10.0.0.5").unwrap_err(), blocked);
+    assert!(ask("10.0.0.6").is_ok());
+    clock.store(60_000, Ordering::SeqCst);
+    assert!(ask("10.0.0.5").is_ok());
+}
+
 #[tokio::test]
 async fn the_owner_can_decline() {
     let (desk, _clock) = desk_at_zero(DeskMode::Prompt);
