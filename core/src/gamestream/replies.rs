@@ -348,6 +348,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gamestream::sdp::{Offer, describe};
 
     fn unescape(text: &str) -> String {
         text.replace("&lt;", "<")
@@ -461,6 +462,24 @@ mod tests {
     fn h264_is_always_among_the_codecs() {
         assert_eq!(codec_bits(&[]), 1);
         assert_eq!(codec_bits(&[Codec::Hevc]), 0x101);
+    }
+
+    // spec: gamestream 13 item 6
+    #[test]
+    fn server_info_and_the_rtsp_description_name_the_same_codecs() {
+        for set in 0..8 {
+            let every = [Codec::H264, Codec::Hevc, Codec::Av1];
+            let codecs: Vec<Codec> =
+                (0..3).filter(|bit| set >> bit & 1 == 1).map(|bit| every[bit]).collect();
+            let document = server_info(&info("x", &codecs));
+            let bits = value(&document, "ServerCodecModeSupport").unwrap().parse::<u32>().unwrap();
+            let offer = describe(&Offer { codecs, ..Offer::default() });
+            let mut offered = H264_BIT;
+            for (marker, bit) in [("sprop-parameter-sets=", 0x100), ("AV1/90000", 0x1_0000)] {
+                offered |= if offer.contains(marker) { bit } else { 0 };
+            }
+            assert_eq!(bits, offered, "{offer}");
+        }
     }
 
     // spec: gamestream 13 item 44

@@ -116,7 +116,7 @@ impl SessionDesk for Desk {
         Vec::new()
     }
     fn codecs(&self) -> Vec<Codec> {
-        vec![Codec::H264]
+        vec![Codec::H264, Codec::Av1]
     }
     fn running(&self, _: ClientId) -> Option<Running> {
         None

@@ -37,6 +37,16 @@ fn an_encrypted_and_a_plain_client_negotiate_in_order() {
     assert_ne!(plain.connect_data, modern.connect_data);
 }
 
+// spec: gamestream 13 item 6
+#[test]
+fn the_description_names_what_the_desk_encodes() {
+    let rig = Rig::new();
+    let key = rig.issue(1, true);
+    let (code, text) = Negotiation::new(rig.rtsp, Some(&key)).ask("DESCRIBE rtsp://x", "");
+    assert_eq!(code, 200);
+    assert!(text.contains("AV1/90000") && !text.contains("sprop-parameter-sets"), "{text}");
+}
+
 // spec: gamestream 13 item 55
 #[test]
 fn requests_may_come_in_pieces_and_must_end() {

@@ -48,7 +48,8 @@ async fn strangers_see_a_masked_serverinfo() {
         ("ExternalPort", &host.http.port().to_string()),
         ("mac", "00:00:00:00:00:00"),
         ("LocalIP", "127.0.0.1"),
-        ("ServerCodecModeSupport", "1"),
+        // What the desk encodes: H.264 and AV1.
+        ("ServerCodecModeSupport", "65537"),
         ("MaxLumaPixelsHEVC", "0"),
         ("PairStatus", "0"),
         ("currentgame", "0"),
@@ -61,6 +62,8 @@ async fn strangers_see_a_masked_serverinfo() {
     // spec: gamestream 13 item 10
     let own = get_tls(&host, Some(&device), "/serverinfo").await;
     assert_eq!(own.value("PairStatus"), Some("1"));
+    // spec: gamestream 13 item 6
+    assert_eq!(own.value("ServerCodecModeSupport"), Some("65537"));
     assert_eq!(own.value("currentgame"), Some("7"));
     assert!(own.value("state").unwrap().ends_with("_SERVER_BUSY"));
     let other = Device::stock();

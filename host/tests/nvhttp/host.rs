@@ -1,6 +1,7 @@
 //! A host with a real store, desk and listeners on loopback, and sessions that a test can look into.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ impl SessionDesk for FakeSessions {
     }
 
     fn codecs(&self) -> Vec<Codec> {
-        vec![Codec::H264]
+        vec![Codec::H264, Codec::Av1]
     }
 
     fn running(&self, client: ClientId) -> Option<Running> {
@@ -125,7 +126,10 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // Thousands of pairings are flushed here; how that survives a loss of power is not the question of these tests.
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let folder = tempfile::tempdir_in(base).unwrap();
         let store = Store::open(&folder.path().join("state")).unwrap();
         let identity = Arc::new(Identity::load_or_create(&store).unwrap());
         let desk = PairingDesk::new(DeskOptions::new(DeskMode::Prompt));

@@ -6,4 +6,5 @@ mod api;
 mod client;
 mod host;
 mod pairing;
+mod secrets;
 mod tls;

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 import ssl
 import sys
@@ -43,6 +44,7 @@ def main():
         ("reach", reach, ("address", "port", "deadline")),
         ("discover", discover, ("config", "deadline")),
         ("pair", pair, ("config", "address", "pin")),
+        ("info", info, ("config", "address")),
         ("apps", apps, ("config", "address", "out")),
         ("card", play_card, ("config", "address", "out", "seconds")),
         ("desktop", play_desktop, ("config", "address", "out", "seconds")),
@@ -128,16 +130,28 @@ def pair(config, address, pin):
     return {"paired": True, "seconds": time.monotonic() - began}
 
 
+def over_tls(client, address, path):
+    context = client._http._make_ssl_context()
+    connection = http.client.HTTPSConnection(address, client._server.https_port, timeout=10, context=context)
+    connection.request("GET", f"{path}uniqueid=0123456789ABCDEF&uuid=0")
+    return connection.getresponse()
+
+
+def info(config, address):
+    """What the host says of itself: to this client, and to anybody who asks."""
+    client = connected(config, address)
+    stranger = http.client.HTTPConnection(address, client._server.http_port, timeout=10)
+    stranger.request("GET", "/serverinfo")
+    replies = {"own": over_tls(client, address, "/serverinfo?"), "stranger": stranger.getresponse()}
+    return {who: dict(re.findall(r"<(\w+)>([^<]*)</", reply.read().decode())) for who, reply in replies.items()}
+
+
 def apps(config, address, out):
     """The list and each app's picture, fetched over TLS with the client's own certificate."""
     client = connected(config, address)
     listed = []
     for app in client.apps():
-        path = f"/appasset?uniqueid=0123456789ABCDEF&uuid=0&appid={app.id}&AssetType=2&AssetIdx=0"
-        context = client._http._make_ssl_context()
-        connection = http.client.HTTPSConnection(address, client._server.https_port, timeout=10, context=context)
-        connection.request("GET", path)
-        reply = connection.getresponse()
+        reply = over_tls(client, address, f"/appasset?appid={app.id}&AssetType=2&AssetIdx=0&")
         picture = Path(out) / f"art-{app.id}.png"
         picture.write_bytes(reply.read())
         with Image.open(picture) as image:

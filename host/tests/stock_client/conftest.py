@@ -105,6 +105,7 @@ VERBS = {
     "reach": ("address", "port", "deadline"),
     "discover": ("config", "deadline"),
     "pair": ("config", "address", "pin"),
+    "info": ("config", "address"),
     "apps": ("config", "address", "out"),
     "card": ("config", "address", "out", "seconds"),
     "desktop": ("config", "address", "out", "seconds"),

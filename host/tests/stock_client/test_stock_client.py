@@ -14,7 +14,7 @@ import pytest
 import sound
 from conftest import pending
 from daemon import wait_for
-from network import HOST_V4, HOST_V6
+from network import HOST_V4, HOST_V6, ip
 
 SECONDS = 10.0
 FPS = 30
@@ -35,6 +35,7 @@ def test_multicast_dns_finds_the_host(client):
 # spec: gamestream 13 item 29
 # spec: gamestream 13 item 30
 # spec: gamestream 13 item 37
+# spec: gamestream 13 item 123
 def test_a_wrong_pin_is_refused_and_the_right_one_pairs(paired, daemon):
     client, wrong, right = paired
     assert not wrong["paired"] and wrong["error"] == "WrongPinError", wrong
@@ -50,6 +51,14 @@ def test_a_stranger_sees_no_apps(client, daemon, tmp_path):
     stranger = client.begin("apps", config=tmp_path, out=tmp_path)
     with pytest.raises(AssertionError, match="HttpResponseError.*401|401.*HttpResponseError|not authorized"):
         client.finish(stranger, "apps of a stranger")
+
+
+# spec: gamestream 13 item 8
+def test_a_paired_client_learns_how_to_wake_the_host(paired, network):
+    said = paired[0].do("info")
+    cable = json.loads(ip("-n", network.host, "-j", "link", "show", "dev", network.cable[0]).stdout)[0]
+    assert said["own"]["mac"] == cable["address"]
+    assert said["stranger"]["mac"] == "00:00:00:00:00:00"
 
 
 # spec: gamestream 13 item 17

@@ -58,6 +58,22 @@ impl AudioCipher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gamestream::query::{Query, SessionParameters};
+
+    // spec: gamestream 13 item 43
+    #[test]
+    fn an_unsigned_key_id_gives_the_ivs_of_the_signed_one() {
+        let ivs = |key_id: &str| {
+            let query = format!("rikey={}&rikeyid={key_id}", "5a".repeat(16));
+            let launch = SessionParameters::read(&Query::parse(&query).unwrap()).unwrap();
+            let cipher = AudioCipher::new((launch.key, launch.key_id));
+            [0, 1, 4, u16::MAX].map(|sequence| cipher.iv(sequence)[..5].to_vec())
+        };
+        assert_eq!(ivs("-5"), ivs("4294967291"));
+        assert_eq!(ivs("-5")[..2], [[0xff, 0xff, 0xff, 0xfb, 0], [0xff, 0xff, 0xff, 0xfc, 0]]);
+        assert_eq!(ivs("-2147483648"), ivs("2147483648"));
+        assert_eq!(ivs("0")[..2], [[0; 5], [0, 0, 0, 1, 0]]);
+    }
 
     // spec: gamestream 13 item 113
     #[test]
