@@ -127,6 +127,32 @@ fn a_stream_runs_is_replaced_by_a_resume_and_ends_with_the_session() {
 }
 
 #[test]
+fn a_session_that_is_quit_while_its_app_starts_does_not_come_to_be() {
+    let world = World::new(1);
+    let launch = || world.desk.launch(client(1), CARD, mode(640, 360));
+    let launched = world.meanwhile(launch, || world.desk.quit(client(1)));
+    assert_eq!(launched, Err(SessionError::NotRunning));
+    assert_eq!(world.desk.running(client(1)), None);
+    assert_eq!(world.outputs.load(Ordering::SeqCst), 0);
+    launch().expect("the place is free again");
+}
+
+#[test]
+fn a_stream_that_starts_while_its_session_ends_is_ended_too() {
+    let world = World::new(1);
+    let running = world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
+    let (spec, line, ended) = world.stream();
+    let grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
+    let peer = world.media.local_addr().unwrap();
+    let mut control = None;
+    world.meanwhile(
+        || world.desk.quit(client(1)),
+        || control = Some(grant.stream.start(peer, None)),
+    );
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(EndReason::Quit));
+}
+
+#[test]
 fn a_stream_that_was_never_started_is_given_back() {
     let world = World::new(4);
     let running = world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
@@ -164,6 +190,7 @@ struct World {
     desk: Sessions,
     outputs: Arc<AtomicUsize>,
     kill_display: Arc<AtomicBool>,
+    gate: Gate,
     runtime: tempfile::TempDir,
     media: UdpSocket,
 }
@@ -171,10 +198,11 @@ struct World {
 impl World {
     fn new(max_sessions: usize) -> Self {
         let runtime = tempfile::tempdir().unwrap();
-        let (outputs, kill_display) = (Arc::default(), Arc::default());
+        let (outputs, kill_display, gate) = (Arc::default(), Arc::default(), Gate::default());
         let display: Arc<dyn DisplayBackend> = Arc::new(FakeDisplay {
             outputs: Arc::clone(&outputs),
             kill: Arc::clone(&kill_display),
+            gate: gate.clone(),
         });
         let app = |id: AppId, title: &str, words: &[&str]| App {
             id,
@@ -202,7 +230,7 @@ impl World {
         });
         let media = UdpSocket::bind("127.0.0.1:0").unwrap();
         media.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { desk, outputs, kill_display, runtime, media }
+        Self { desk, outputs, kill_display, gate, runtime, media }
     }
 
     fn until(&self, done: impl Fn() -> bool, otherwise: &str) {
@@ -211,6 +239,20 @@ impl World {
             assert!(Instant::now() < deadline, "{otherwise}");
             std::thread::yield_now();
         }
+    }
+
+    /// Does something while an output hangs in opening or closing because of something else.
+    fn meanwhile<T: Send>(&self, hangs: impl FnOnce() -> T + Send, act: impl FnOnce()) -> T {
+        let reached = self.gate.reached.load(Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let held = self.gate.lock.lock().unwrap();
+            let hanging = scope.spawn(hangs);
+            let at_gate = || self.gate.reached.load(Ordering::SeqCst) > reached;
+            self.until(at_gate, "no output came to the gate");
+            act();
+            drop(held);
+            hanging.join().unwrap()
+        })
     }
 
     fn until_media(&self) {
@@ -259,12 +301,29 @@ impl World {
 struct FakeDisplay {
     outputs: Arc<AtomicUsize>,
     kill: Arc<AtomicBool>,
+    gate: Gate,
+}
+
+/// While a test holds it, no output finishes opening or closing.
+#[derive(Clone, Default)]
+struct Gate {
+    lock: Arc<Mutex<()>>,
+    /// How often somebody came to it.
+    reached: Arc<AtomicUsize>,
+}
+
+impl Gate {
+    fn pass(&self) {
+        self.reached.fetch_add(1, Ordering::SeqCst);
+        drop(self.lock.lock().unwrap());
+    }
 }
 
 struct FakeOutput {
     mode: Mode,
     outputs: Arc<AtomicUsize>,
     kill: Arc<AtomicBool>,
+    gate: Gate,
     size: Arc<Mutex<Mode>>,
 }
 
@@ -279,10 +338,12 @@ impl DisplayBackend for FakeDisplay {
 
     fn open(&self, spec: &OutputSpec) -> Result<Box<dyn VirtualOutput>, DisplayError> {
         self.outputs.fetch_add(1, Ordering::SeqCst);
+        self.gate.pass();
         Ok(Box::new(FakeOutput {
             mode: spec.mode,
             outputs: Arc::clone(&self.outputs),
             kill: Arc::clone(&self.kill),
+            gate: self.gate.clone(),
             size: Arc::new(Mutex::new(spec.mode)),
         }))
     }
@@ -318,7 +379,9 @@ impl VirtualOutput for FakeOutput {
         Ok(())
     }
 
-    fn close(self: Box<Self>, _grace: Duration) {}
+    fn close(self: Box<Self>, _grace: Duration) {
+        self.gate.pass();
+    }
 }
 
 impl Drop for FakeOutput {

@@ -234,7 +234,12 @@ impl Session {
         let prepared =
             crate::stream::prepare(parts).map_err(|error| refuse(with_sources(&error)))?;
         self.traces = Some(taken);
-        let opened = Opened { number, prepared: Some(prepared), inbox: self.own_inbox.clone() };
+        let opened = Opened {
+            number,
+            prepared: Some(prepared),
+            inbox: self.own_inbox.clone(),
+            view: Arc::clone(&self.view),
+        };
         Ok(StreamGrant { stream: Box::new(opened), input })
     }
 
@@ -282,9 +287,18 @@ impl Session {
         self.output.close(GRACE);
         remove_dir(&self.runtime_dir);
         info!(session = self.id.0, app = %self.app.title, ?reason, "the session has ended");
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        view.streaming = false;
-        view.ended = Some(reason);
+        {
+            let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+            view.streaming = false;
+            view.ended = Some(reason.clone());
+        }
+        // Streams that started while all this ended; one that starts from here on finds the end in the view.
+        for command in self.inbox.try_iter() {
+            if let Command::Started(_, handle) = command {
+                handle.stop(reason.clone());
+                handle.join();
+            }
+        }
     }
 }
 
@@ -293,6 +307,7 @@ struct Opened {
     number: StreamNumber,
     prepared: Option<Prepared>,
     inbox: Sender<Command>,
+    view: Arc<Mutex<View>>,
 }
 
 impl PreparedStream for Opened {
@@ -305,9 +320,11 @@ impl PreparedStream for Opened {
         let prepared = self.prepared.take().expect("a stream is started once");
         let handle = Arc::new(prepared.start(video_peer, audio_peer));
         let started = Command::Started(self.number, Arc::clone(&handle));
-        if self.inbox.send(started).is_err() {
-            // The session has ended meanwhile.
-            handle.stop(EndReason::Shutdown);
+        // Sent before the look at the view: whichever comes first, the session's end or this, the stream is stopped.
+        let is_gone = self.inbox.send(started).is_err();
+        let ended = self.view.lock().unwrap_or_else(PoisonError::into_inner).ended.clone();
+        if let Some(reason) = ended.or(is_gone.then_some(EndReason::Shutdown)) {
+            handle.stop(reason);
         }
         handle
     }

@@ -173,7 +173,8 @@ pub trait SessionDesk: Send + Sync {
         line: StreamLine,
     ) -> Result<StreamGrant, SessionError>;
 
-    /// Ends the client's session: stream, app and output. Blocks until all is gone. Fine if nothing runs.
+    /// Ends the client's session: stream, app and output. Blocks until all is gone. Fine if nothing runs. A session
+    /// whose app is still starting ends as soon as it runs; its launch then fails.
     fn quit(&self, client: ClientId);
 
     /// The sessions that run and the newest of those that have ended, oldest first.

@@ -55,7 +55,11 @@ struct Table {
 }
 
 enum Entry {
-    Starting(App),
+    /// Its launcher waits for it; once it runs it is ended again if its client `quit` meanwhile.
+    Starting {
+        app: App,
+        quit: bool,
+    },
     Live(Live),
 }
 
@@ -98,7 +102,7 @@ impl Sessions {
             Some(Entry::Live(live)) if live.app.id == app.id => {
                 return Ok(Place::Running(live.inbox.clone()));
             }
-            Some(Entry::Live(Live { app, .. }) | Entry::Starting(app)) => {
+            Some(Entry::Live(Live { app, .. }) | Entry::Starting { app, .. }) => {
                 return Err(SessionError::Busy { title: app.title.clone() });
             }
             None => {}
@@ -109,7 +113,7 @@ impl Sessions {
         }
         table.last_id += 1;
         let id = SessionId(table.last_id);
-        table.by_client.insert(client, Entry::Starting(app.clone()));
+        table.by_client.insert(client, Entry::Starting { app: app.clone(), quit: false });
         Ok(Place::New(id))
     }
 
@@ -200,7 +204,7 @@ impl SessionDesk for Sessions {
                 let (mode, streaming) = (view.mode, view.streaming);
                 Some(Running { session: live.id, app: live.app.id, mode, streaming })
             }
-            Entry::Starting(_) => None,
+            Entry::Starting { .. } => None,
         }
     }
 
@@ -215,12 +219,21 @@ impl SessionDesk for Sessions {
         };
         let started = self.start(id, client, app, mode);
         let mut table = self.table();
+        let is_quit =
+            matches!(table.by_client.get(&client), Some(Entry::Starting { quit: true, .. }));
         match started {
             Ok(live) if table.stopping => {
                 table.by_client.remove(&client);
                 drop(table);
                 live.end(EndReason::Shutdown);
                 Err(SessionError::Stopping)
+            }
+            Ok(live) if is_quit => {
+                table.by_client.remove(&client);
+                drop(table);
+                let past = live.end(EndReason::Quit);
+                self.table().remember(past);
+                Err(SessionError::NotRunning)
             }
             Ok(live) => {
                 table.by_client.insert(client, Entry::Live(live));
@@ -256,8 +269,8 @@ impl SessionDesk for Sessions {
             let mut table = self.table();
             match table.by_client.remove(&client) {
                 Some(Entry::Live(live)) => live,
-                Some(starting) => {
-                    table.by_client.insert(client, starting);
+                Some(Entry::Starting { app, .. }) => {
+                    table.by_client.insert(client, Entry::Starting { app, quit: true });
                     return;
                 }
                 None => return,
@@ -304,7 +317,7 @@ impl SessionDesk for Sessions {
             .filter_map(|entry| match entry {
                 Entry::Live(live) => Some(live),
                 // Its launcher finds `stopping` set and ends it.
-                Entry::Starting(_) => None,
+                Entry::Starting { .. } => None,
             })
             .collect();
         for session in &live {
@@ -320,7 +333,7 @@ impl Table {
     fn live(&self) -> impl Iterator<Item = &Live> {
         self.by_client.values().filter_map(|entry| match entry {
             Entry::Live(live) => Some(live),
-            Entry::Starting(_) => None,
+            Entry::Starting { .. } => None,
         })
     }
 
@@ -328,7 +341,7 @@ impl Table {
     fn retire(&mut self) {
         let over = |entry: &Entry| match entry {
             Entry::Live(live) => live.thread.as_ref().is_none_or(JoinHandle::is_finished),
-            Entry::Starting(_) => false,
+            Entry::Starting { .. } => false,
         };
         let clients: Vec<ClientId> =
             self.by_client.iter().filter(|(_, entry)| over(entry)).map(|(id, _)| *id).collect();
