@@ -5,7 +5,7 @@
 //! belongs to another thread.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, SockAddr, Socket, Type};
 use wayland_client::backend::WaylandError;
 use wayland_client::protocol::wl_callback::WlCallback;
 use wayland_client::protocol::wl_registry::WlRegistry;
@@ -29,9 +30,9 @@ impl<S: 'static> Link<S> {
     /// Connects to the compositor's socket at `path`.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// Nobody listens there, or nobody accepts within [`ROUNDTRIP_PATIENCE`].
     pub(crate) fn connect(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
+        let stream = connect_within(path, ROUNDTRIP_PATIENCE)?;
         let connection = Connection::from_socket(stream).map_err(io::Error::other)?;
         let queue = connection.new_event_queue();
         Ok(Self { connection, queue })
@@ -119,6 +120,19 @@ impl<S: 'static> Link<S> {
     }
 }
 
+/// Connects to a compositor's socket. One that hangs accepts nobody, and once its short queue is full a plain `connect`
+/// waits for ever; this one gives up after `patience`, which also bounds each later write.
+///
+/// # Errors
+/// Nobody listens there, or the queue stays full.
+pub(super) fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The kernel counts a local connect as a write.
+    socket.set_write_timeout(Some(patience))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(UnixStream::from(OwnedFd::from(socket)))
+}
+
 /// Set when the compositor has answered a [`Link::roundtrip`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answered(Arc<AtomicBool>);
@@ -146,3 +160,24 @@ fn wait(fd: &impl AsFd, flags: PollFlags, timeout: Duration) -> io::Result<bool>
 
 const ROUNDTRIP_PATIENCE: Duration = Duration::from_secs(5);
 const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connecting_to_a_compositor_that_accepts_nobody_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let hung = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        hung.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        hung.listen(1).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let tries = (0..4).map(|_| connect_within(&path, Duration::from_millis(20)));
+            let _ = done.send(tries.collect::<Vec<_>>());
+        });
+        let tries = is_done.recv_timeout(Duration::from_secs(20)).expect("connect hangs");
+        assert!(tries[0].is_ok() && tries[3].is_err(), "{tries:?}");
+    }
+}

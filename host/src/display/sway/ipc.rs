@@ -4,11 +4,12 @@
 //! compositor cannot hold a thread of ours.
 
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::display::wayland::connect_within;
 
 /// One output as sway describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -59,9 +60,8 @@ struct CommandResult {
 }
 
 fn exchange(socket: &Path, kind: u32, payload: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect_within(socket, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(&request(kind, payload))?;
     read_reply(&mut stream, kind)
 }
