@@ -5,7 +5,8 @@
 //! the local socket, so that the owner can ask what goes on until the last moment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -142,8 +143,8 @@ async fn serve(
         },
     )?;
     if arguments.foreground {
-        print!("{}", describe(&status));
-        println!("{}", how_to_pair(&config.name, mgmt.socket()));
+        say(describe(&status).trim_end());
+        say(&how_to_pair(&config.name, mgmt.socket()));
     }
     for problem in &status.problems {
         warn!("{problem}");
@@ -155,7 +156,7 @@ async fn serve(
 
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     if arguments.foreground {
-        println!("\nStopping ...");
+        say("\nStopping ...");
     }
     door.stop_asking().await;
     tokio::task::spawn_blocking(move || sessions.shut_down(EndReason::Shutdown)).await?;
@@ -189,24 +190,30 @@ async fn watch(pairing: &PairingDesk, signals: &mut Signals, foreground: bool) {
 }
 
 fn show(event: &PairingEvent) {
-    match event {
-        PairingEvent::Asked(request) => println!(
+    say(&match event {
+        PairingEvent::Asked(request) => format!(
             "\nA device at {} wants to pair. If it is yours, type the PIN that it shows:\n  {} pair <PIN> --request {}\n",
             request.remote,
             program(),
             request.id
         ),
         PairingEvent::Answered { request } => {
-            println!("The device at {} has a PIN; pairing ...", request.remote);
+            format!("The device at {} has a PIN; pairing ...", request.remote)
         }
         PairingEvent::Ended(end) => {
-            println!("The pairing with {} ended: {}", end.request.remote, end.end);
+            format!("The pairing with {} ended: {}", end.request.remote, end.end)
         }
         PairingEvent::Refused { remote, refusal } => {
-            println!("The device at {remote} may not pair: {refusal}");
+            format!("The device at {remote} may not pair: {refusal}")
         }
-        PairingEvent::Desk(_) => {}
-    }
+        PairingEvent::Desk(_) => return,
+    });
+}
+
+/// Prints a line for whoever watches. A terminal that was closed, or a pipe whose reader is gone, is no reason to end:
+/// `println!` would panic there, and the sessions would be lost without a goodbye.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// What hardware rooms have to offer here.
@@ -427,9 +434,10 @@ fn gamestream_options(config: &Config) -> Options {
     }
 }
 
-/// The sessions' sockets lie beside the host's own.
+/// The sessions' sockets lie beside the host's own, in a folder named like it: another host with another socket in the
+/// same folder has its own.
 fn session_dir(socket: &Path) -> PathBuf {
-    socket.parent().unwrap_or(Path::new("/tmp")).join("sessions")
+    socket.with_extension("sessions")
 }
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {

@@ -363,10 +363,10 @@ fn make_private_dir(dir: &std::path::Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(dir)
 }
 
-fn remove_dir(dir: &std::path::Path) {
+pub(super) fn remove_dir(dir: &std::path::Path) {
     if let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        warn!(dir = %dir.display(), %error, "a session's folder could not be removed");
+        warn!(dir = %dir.display(), %error, "a folder of sessions could not be removed");
     }
 }

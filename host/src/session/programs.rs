@@ -3,15 +3,22 @@
 //! Each program gets a process group of its own and a mark in its environment. A program may leave its group (terminals
 //! give their shells a session of their own), so the end of an app is: ask the groups to end, wait, kill the groups, then
 //! kill whatever of this user still carries the mark. Output goes nowhere; an app's own log is its own business.
+//!
+//! A program dies with the thread that started it, so also with a daemon that is killed (`PR_SET_PDEATHSIG`, set by
+//! util-linux's `setpriv`, so no `unsafe` here). What loses its parent becomes a child of the daemon, which is the reaper
+//! of its descendants; such orphans are collected when they end, or they would stay as zombies as long as it runs.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, waitpid,
+};
 
 use super::App;
+use super::apps::find_program;
 
 /// The running programs of one app.
 #[derive(Debug)]
@@ -19,6 +26,9 @@ pub(super) struct Programs {
     children: Vec<Child>,
     mark: String,
 }
+
+/// How long what was killed may take to end. Only an uninterruptible sleep in the kernel takes longer.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The environment variable that marks a session's processes.
 const MARK: &str = "PUNKTFUNK_SESSION";
@@ -39,7 +49,12 @@ impl Programs {
         let mut programs = Self { children: vec![], mark: format!("{MARK}={mark}") };
         for words in &app.commands {
             let Some((program, arguments)) = words.split_first() else { continue };
-            let child = Command::new(program)
+            let refused = |error: std::io::Error| format!("\"{program}\" did not start: {error}");
+            // `setpriv` would start, and only then find nothing to become.
+            if find_program(program).is_none() {
+                return Err(refused(std::io::ErrorKind::NotFound.into()));
+            }
+            let child = bound_to_this_thread(program)
                 .args(arguments)
                 .env_clear()
                 .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
@@ -52,7 +67,7 @@ impl Programs {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
-                .map_err(|error| format!("\"{program}\" did not start: {error}"))?;
+                .map_err(refused)?;
             programs.children.push(child);
         }
         Ok(programs)
@@ -60,6 +75,7 @@ impl Programs {
 
     /// Whether the app is over: its first program has ended. An app without programs never is.
     pub(super) fn over(&mut self) -> bool {
+        reap_orphans();
         // A child that cannot be waited for is not ours any more, which is over as well.
         self.children.first_mut().is_some_and(|first| !matches!(first.try_wait(), Ok(None)))
     }
@@ -92,18 +108,19 @@ impl Programs {
     }
 
     /// Kills every process of this user that carries the mark. One may have forked while it was looked for, so this is
-    /// done until a round finds none, at most a few times.
+    /// done until a round finds none: what is killed has no environment left to be found by.
     fn kill_marked(&self) {
-        for _round in 0..8 {
+        let deadline = Instant::now() + KILL_PATIENCE;
+        loop {
             let marked = marked_processes(self.mark.as_bytes());
-            if marked.is_empty() {
+            for pid in &marked {
+                let _ = kill_process(*pid, Signal::KILL);
+            }
+            reap_orphans();
+            if marked.is_empty() || Instant::now() >= deadline {
                 return;
             }
-            for pid in marked {
-                let _ = kill_process(pid, Signal::KILL);
-                // Orphans are ours if the daemon is their reaper, and init's otherwise.
-                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
-            }
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
@@ -114,6 +131,47 @@ impl Drop for Programs {
             self.end(Duration::ZERO);
         }
     }
+}
+
+/// A command for `program` that the kernel kills when the calling thread ends.
+fn bound_to_this_thread(program: &str) -> Command {
+    let Some(setpriv) = find_program("setpriv") else { return Command::new(program) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
+}
+
+/// Ends what is left of apps that are over: programs that lost their parent, and the mark with it.
+pub(super) fn end_orphans() {
+    let deadline = Instant::now() + KILL_PATIENCE;
+    loop {
+        let orphans = orphans();
+        for pid in &orphans {
+            // It is our child and not collected yet, so the number is still its own.
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        reap_orphans();
+        if orphans.is_empty() || Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Collects the orphans that have ended.
+fn reap_orphans() {
+    for pid in orphans() {
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+}
+
+/// The orphans that the daemon has adopted. The kernel gives them to the first thread of their reaper, and that thread
+/// starts no program itself: what other threads have started is theirs to wait for, and is not among these.
+fn orphans() -> Vec<Pid> {
+    let first_thread = getpid().as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/self/task/{first_thread}/children"));
+    let children = children.unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
 /// The living processes whose environment has the entry `mark`, as far as this user may look.
@@ -187,6 +245,29 @@ mod tests {
             stat.is_ok_and(|stat| !stat.contains(") Z "))
         };
         assert_eq!(marked_processes(&entry).iter().filter(|pid| living(pid)).count(), 0);
+    }
+
+    #[test]
+    fn a_program_dies_with_its_thread_and_so_with_a_daemon_that_is_killed() {
+        let mark = mark("thread");
+        let entry = format!("{MARK}={mark}").into_bytes();
+        let children = std::thread::scope(|scope| {
+            let starter = scope.spawn(|| {
+                let app = app(&[&["sleep", "600"]]);
+                let mut programs = Programs::start(&app, &BTreeMap::new(), &mark).unwrap();
+                // Until then `setpriv` may not have said that it wants to die with its parent.
+                let name = format!("/proc/{}/comm", programs.children[0].id());
+                while !std::fs::read_to_string(&name).unwrap().starts_with("sleep") {
+                    std::thread::yield_now();
+                }
+                std::mem::take(&mut programs.children)
+            });
+            starter.join().unwrap()
+        });
+        for mut child in children {
+            assert!(!child.wait().unwrap().success());
+        }
+        assert_eq!(marked_processes(&entry), []);
     }
 
     #[test]

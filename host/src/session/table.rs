@@ -326,6 +326,9 @@ impl SessionDesk for Sessions {
         for session in live {
             session.end(reason.clone());
         }
+        super::programs::end_orphans();
+        // With it goes what a daemon that was killed has left there.
+        live::remove_dir(&self.options.runtime_dir);
     }
 }
 
