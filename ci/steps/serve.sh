@@ -31,6 +31,7 @@ serve_as_service_user() {
     # The environment is emptied, but for the host's own settings.
     local settings=()
     mapfile -t settings < <(env | grep -E '^(PUNKTFUNK_[A-Z0-9_]+|RUST_LOG|RUST_BACKTRACE)=' || :)
+    settings+=("PUNKTFUNK_PROGRAM=$ROOT/target/debug/punktfunk-host")
     cd "$SERVICE_HOME/home" || fail "$SERVICE_HOME/home cannot be entered."
     exec "${AS_SERVICE_USER[@]}" "${settings[@]}" "$SERVICE_HOME/bin/punktfunk-host" serve --foreground \
         --state-dir "$SERVICE_HOME/host" --socket "$SERVICE_RUN/host.sock" --owner-uid "${SUDO_UID:-0}" "$@"

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -358,6 +359,7 @@ fn report(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: config.name.clone(),
         listens: vec![
+            at("reached at", local_addresses()),
             port("GameStream HTTP", ports.http),
             port("GameStream HTTPS", ports.https),
             port("GameStream RTSP", ports.rtsp),
@@ -368,6 +370,31 @@ fn report(
         backends,
         problems,
     }
+}
+
+/// Where clients may find this machine: every address of an interface that is up, but for loopback and link-local ones,
+/// which no person types.
+fn local_addresses() -> String {
+    let interfaces = match nix::ifaddrs::getifaddrs() {
+        Ok(interfaces) => interfaces,
+        Err(error) => return format!("its addresses could not be read: {error}"),
+    };
+    let addresses: BTreeSet<IpAddr> = interfaces
+        .filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            v4.or_else(|| Some(IpAddr::from(address.as_sockaddr_in6()?.ip())))
+        })
+        .filter(|address| match address {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        })
+        .collect();
+    if addresses.is_empty() {
+        return "no network yet".to_owned();
+    }
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The status for people.

@@ -356,6 +356,10 @@ impl Table {
     }
 
     fn remember(&mut self, live: Live) {
+        let mut view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread that ended without a word panicked.
+        view.ended.get_or_insert_with(|| EndReason::Bug("its thread panicked".to_owned()));
+        drop(view);
         self.past.push_back(live);
         while self.past.len() > PAST_KEPT {
             self.past.pop_front();
