@@ -97,7 +97,7 @@ fn a_stream_runs_is_replaced_by_a_resume_and_ends_with_the_session() {
 
     let (spec, line, first) = world.stream();
     let grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
-    let peer = world.media.local_addr().unwrap();
+    let peer = world.media.local_addr().unwrap().into();
     grant.stream.start(peer, Some(peer));
     world.until_media();
     assert!(world.desk.running(client(1)).unwrap().streaming);
@@ -143,7 +143,7 @@ fn a_stream_that_starts_while_its_session_ends_is_ended_too() {
     let running = world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
     let (spec, line, ended) = world.stream();
     let grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
-    let peer = world.media.local_addr().unwrap();
+    let peer = world.media.local_addr().unwrap().into();
     let mut control = None;
     world.meanwhile(
         || world.desk.quit(client(1)),

@@ -3,6 +3,7 @@
 mod stream_rig;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,7 @@ use punktfunk_host::clock;
 use punktfunk_host::encode::EncodeSpec;
 use punktfunk_host::encode::x264::X264Backend;
 use punktfunk_host::stream::{
-    self, EndReason, StreamControl, StreamError, StreamParts, StreamSpec,
+    self, EndReason, Peer, StreamControl, StreamError, StreamParts, StreamSpec,
 };
 
 use stream_rig::{
@@ -312,8 +313,29 @@ fn video_follows_its_client_to_a_new_address() {
     let mut datagram = [0; 200];
     assert_eq!(rig.video.recv(&mut datagram).unwrap(), 100);
     let elsewhere = receiver();
-    rig.handle().set_video_peer(elsewhere.local_addr().unwrap());
+    rig.handle().set_video_peer(elsewhere.local_addr().unwrap().into());
     assert_eq!(elsewhere.recv(&mut datagram).unwrap(), 100);
+    rig.handle().stop(EndReason::Quit);
+    rig.end();
+}
+
+// spec: gamestream 5.2
+#[test]
+fn media_leaves_from_the_address_that_the_client_spoke_to() {
+    let rig = Rig::start(100_000);
+    rig.frame();
+    let comes_from = |socket: &UdpSocket, wanted: IpAddr| {
+        // What was on its way when the address changed may still lie in the buffer.
+        (0..500).any(|_| socket.recv_from(&mut [0; 200]).unwrap().1.ip() == wanted)
+    };
+    for last in [7, 8] {
+        let from = IpAddr::from([127, 0, 0, last]);
+        let peer = |to: &UdpSocket| Peer { to: to.local_addr().unwrap(), from: Some(from) };
+        rig.handle().set_video_peer(peer(&rig.video));
+        rig.handle().set_audio_peer(peer(&rig.sound));
+        assert!(comes_from(&rig.video, from), "video from {from}");
+        assert!(comes_from(&rig.sound, from), "sound from {from}");
+    }
     rig.handle().stop(EndReason::Quit);
     rig.end();
 }
@@ -327,7 +349,7 @@ fn sound_begins_when_its_client_is_known_and_survives_its_source() {
     rig.sound.set_nonblocking(true).unwrap();
     assert!(rig.sound.recv(&mut datagram).is_err(), "nobody asked for sound yet");
     rig.sound.set_nonblocking(false).unwrap();
-    rig.handle().set_audio_peer(rig.sound.local_addr().unwrap());
+    rig.handle().set_audio_peer(rig.sound.local_addr().unwrap().into());
     for _ in 0..20 {
         assert_eq!(rig.sound.recv(&mut datagram).unwrap(), 60);
     }
@@ -360,7 +382,7 @@ fn a_real_encoder_streams_through_a_mode_change() {
     let spec = EncodeSpec { max_unit_bytes: 1 << 20, slices: 2, ..video_spec(50_000) };
     let sound = Box::new(ToneSource::new(2));
     let rig = Rig::with_backend(spec, sound, Arc::default(), Arc::new(X264Backend));
-    rig.handle().set_audio_peer(rig.sound.local_addr().unwrap());
+    rig.handle().set_audio_peer(rig.sound.local_addr().unwrap().into());
     let mut loudest = 0.0_f32;
     let mut ears = opus::Decoder::new(48_000, opus::Channels::Stereo).unwrap();
     rig.frame();

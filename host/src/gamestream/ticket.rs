@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use subtle::ConstantTimeEq;
 use crate::clock;
 use crate::input::InputSink;
 use crate::session::{ClientId, PreparedStream, SessionId, StreamGrant};
+use crate::stream::Peer;
 
 /// Tickets that may wait at once.
 const MAX_WAITING: usize = 16;
@@ -163,9 +164,9 @@ pub struct Adopted {
     /// Where the launch request came from.
     pub remote: IpAddr,
     /// Where its video pings came from so far.
-    pub video_peer: Option<SocketAddr>,
+    pub video_peer: Option<Peer>,
     /// Where its audio pings came from so far.
-    pub audio_peer: Option<SocketAddr>,
+    pub audio_peer: Option<Peer>,
 }
 
 /// All tickets of the door. A client has at most one; a new one replaces the old.
@@ -196,9 +197,9 @@ struct Ticket {
     deadline: Timestamp,
     stage: Stage,
     /// Addresses of pings with the payload: video, audio.
-    pings: [Option<SocketAddr>; 2],
+    pings: [Option<Peer>; 2],
     /// Addresses of old-style pings from the client's address: video, audio.
-    legacy_pings: [Option<SocketAddr>; 2],
+    legacy_pings: [Option<Peer>; 2],
 }
 
 enum Stage {
@@ -476,13 +477,13 @@ impl Tickets {
 
     /// Remembers where a client pings from before it has connected. Returns whether the ping is anybody's.
     // spec: gamestream 8.5
-    pub fn note_ping(&self, media: Media, ping: Ping, from: SocketAddr) -> bool {
+    pub fn note_ping(&self, media: Media, ping: Ping, peer: Peer) -> bool {
         let slot = match media {
             Media::Video => 0,
             Media::Audio => 1,
         };
         let mut table = self.table();
-        let remote = from.ip().to_canonical();
+        let remote = peer.to.ip().to_canonical();
         for ticket in table.waiting.values_mut() {
             let addresses = match ping {
                 Ping::Payload(payload) => {
@@ -497,7 +498,7 @@ impl Tickets {
                 Ping::Legacy => continue,
             };
             if let Some(address) = addresses.get_mut(slot) {
-                *address = Some(from);
+                *address = Some(peer);
             }
             return true;
         }

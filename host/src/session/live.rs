@@ -19,7 +19,7 @@ use crate::audio::{AudioSource, AudioSpec};
 use crate::display::{DisplayBackend, OutputSpec, VirtualOutput};
 use crate::encode::EncoderBackend;
 use crate::stream::{
-    EndReason, Prepared, StreamControl, StreamHandle, StreamLine, StreamParts, StreamSpec,
+    EndReason, Peer, Prepared, StreamControl, StreamHandle, StreamLine, StreamParts, StreamSpec,
 };
 
 /// How often the programs and the compositor are looked after.
@@ -313,8 +313,8 @@ struct Opened {
 impl PreparedStream for Opened {
     fn start(
         mut self: Box<Self>,
-        video_peer: std::net::SocketAddr,
-        audio_peer: Option<std::net::SocketAddr>,
+        video_peer: Peer,
+        audio_peer: Option<Peer>,
     ) -> Arc<dyn StreamControl> {
         #[expect(clippy::expect_used, reason = "start consumes the box, so this is the first call")]
         let prepared = self.prepared.take().expect("a stream is started once");

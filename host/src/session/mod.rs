@@ -9,14 +9,13 @@ mod programs;
 mod state;
 mod table;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use punktfunk_core::media::{Codec, FrameTrace, Mode};
 
 use crate::input::InputSink;
-use crate::stream::{EndReason, StreamControl, StreamLine, StreamSpec};
+use crate::stream::{EndReason, Peer, StreamControl, StreamLine, StreamSpec};
 
 pub use crate::store::ClientId;
 pub use table::{SessionOptions, Sessions};
@@ -121,11 +120,8 @@ pub enum SessionError {
 pub trait PreparedStream: Send {
     /// Starts the threads. Video goes to `video_peer`; sound to `audio_peer`, or once
     /// [`StreamControl::set_audio_peer`] names one. Does not block.
-    fn start(
-        self: Box<Self>,
-        video_peer: SocketAddr,
-        audio_peer: Option<SocketAddr>,
-    ) -> Arc<dyn StreamControl>;
+    fn start(self: Box<Self>, video_peer: Peer, audio_peer: Option<Peer>)
+    -> Arc<dyn StreamControl>;
 }
 
 /// What [`SessionDesk::prepare_stream`] hands to a door.

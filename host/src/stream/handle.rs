@@ -1,6 +1,6 @@
 //! From parts to running threads, and the handle that doors and sessions hold.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -11,7 +11,7 @@ use super::encode::Encoding;
 use super::links::{Links, spawn};
 use super::send::{Outlet, Sending};
 use super::udp::{BurstSocket, Segmentation};
-use super::{EndReason, StreamControl, StreamError, StreamParts};
+use super::{EndReason, Peer, StreamControl, StreamError, StreamParts};
 use super::{audio, capture, encode, send};
 use crate::audio::opus::OpusEncoder;
 use crate::encode::{EncodeSpec, Encoder};
@@ -49,7 +49,7 @@ impl Prepared {
     /// Starts the threads. Video goes to `video_peer`; sound to `audio_peer`, or once
     /// [`StreamControl::set_audio_peer`] names one. Does not block. If a thread cannot be started the stream ends at
     /// once as [`EndReason::Bug`].
-    pub fn start(self, video_peer: SocketAddr, audio_peer: Option<SocketAddr>) -> StreamHandle {
+    pub fn start(self, video_peer: Peer, audio_peer: Option<Peer>) -> StreamHandle {
         let Self { parts, video, encoder, opus, video_socket, audio_socket } = self;
         let StreamParts { spec, frames, encoder: backend, sound, line, traces } = parts;
         let links = Arc::new(Links::new(traces, line.on_end, audio_peer));
@@ -114,11 +114,11 @@ impl StreamControl for StreamHandle {
         });
     }
 
-    fn set_video_peer(&self, peer: SocketAddr) {
+    fn set_video_peer(&self, peer: Peer) {
         self.links.send.post(|inbox| inbox.new_peer = Some(peer));
     }
 
-    fn set_audio_peer(&self, peer: SocketAddr) {
+    fn set_audio_peer(&self, peer: Peer) {
         self.links.audio.look(|inbox| inbox.peer = Some(peer));
     }
 

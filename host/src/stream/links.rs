@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -17,8 +16,8 @@ use punktfunk_core::media::{
 };
 use punktfunk_core::time::Timestamp;
 
-use super::EndReason;
 use super::mailbox::Mailbox;
+use super::{EndReason, Peer};
 use crate::capture::CapturedFrame;
 
 /// How many access units may be between encoder and socket.
@@ -65,21 +64,21 @@ pub(super) struct EncodeInbox {
 pub(super) struct SendInbox {
     /// At most [`CREDITS`] units.
     pub(super) units: VecDeque<AccessUnit>,
-    pub(super) new_peer: Option<SocketAddr>,
+    pub(super) new_peer: Option<Peer>,
     pub(super) closed: bool,
 }
 
 /// What `pf-audio` looks at between two periods.
 #[derive(Debug)]
 pub(super) struct AudioInbox {
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: Option<Peer>,
 }
 
 impl Links {
     pub(super) fn new(
         traces: SyncSender<FrameTrace>,
         on_end: OnEnd,
-        audio_peer: Option<SocketAddr>,
+        audio_peer: Option<Peer>,
     ) -> Self {
         Self {
             ended: AtomicBool::new(false),

@@ -19,7 +19,7 @@ mod send;
 
 pub mod udp;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -67,6 +67,22 @@ impl std::fmt::Display for EndReason {
             Self::NetworkFailed(why) => write!(f, "its socket failed: {why}"),
             Self::Bug(why) => write!(f, "a bug of the host ended it: {why}"),
         }
+    }
+}
+
+/// Where media goes, and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The client.
+    pub to: SocketAddr,
+    /// The host's address that datagrams leave from, for a client takes them only from the one that it spoke to; `None`
+    /// leaves it to the routing table.
+    pub from: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(to: SocketAddr) -> Self {
+        Self { to, from: None }
     }
 }
 
@@ -133,9 +149,9 @@ pub trait StreamControl: Send + Sync {
     /// The client lost these frames and all that depend on them.
     fn invalidate(&self, first: FrameIndex, last: FrameIndex);
     /// Where video goes from now on.
-    fn set_video_peer(&self, peer: SocketAddr);
+    fn set_video_peer(&self, peer: Peer);
     /// Where sound goes from now on; no sound is sent before the first call.
-    fn set_audio_peer(&self, peer: SocketAddr);
+    fn set_audio_peer(&self, peer: Peer);
     /// Begins to end the stream; `on_end` is called when it has ended.
     fn stop(&self, reason: EndReason);
 }

@@ -11,10 +11,10 @@ use punktfunk_core::line::{Burst, FrameSender, SubmitError};
 use punktfunk_core::media::{AccessUnit, DropReason, FrameFate, FrameIndex, FrameTrace};
 use punktfunk_core::time::Timestamp;
 
-use super::EndReason;
 use super::links::{CREDITS, Dropped, Links};
 use super::mailbox::Look;
 use super::udp::{BurstSocket, SendError};
+use super::{EndReason, Peer};
 use crate::clock;
 
 /// A socket that refuses everything for this long will not recover.
@@ -48,7 +48,7 @@ pub(super) fn run(links: &Links, sending: Sending) {
 
 /// What the inbox, or the clock, asks for.
 struct Work {
-    new_peer: Option<SocketAddr>,
+    new_peer: Option<Peer>,
     unit: Option<AccessUnit>,
 }
 
@@ -169,25 +169,52 @@ impl Stage<'_> {
 /// only fails is one.
 pub(super) struct Outlet {
     socket: BurstSocket,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
+    /// The last datagrams did not leave from the address that the client knows.
+    astray: bool,
     failing_since: Option<Timestamp>,
     warned_at: Option<Timestamp>,
 }
 
 impl Outlet {
-    pub(super) fn new(socket: BurstSocket, peer: SocketAddr) -> Self {
-        Self { socket, peer, failing_since: None, warned_at: None }
+    pub(super) fn new(socket: BurstSocket, peer: Peer) -> Self {
+        Self { socket, peer, astray: false, failing_since: None, warned_at: None }
     }
 
     fn send(&mut self, burst: &Burst<'_>) -> Result<(), EndReason> {
-        let sent = self.socket.send(burst, self.peer);
+        let sent = self.leave(|socket, to| socket.send(burst, to));
         self.judge(sent, clock::now())
     }
 
     /// Sends one datagram.
     pub(super) fn send_one(&mut self, datagram: &[u8]) -> Result<(), EndReason> {
-        let sent = self.socket.send_one(datagram, self.peer);
+        let sent = self.leave(|socket, to| socket.send_one(datagram, to));
         self.judge(sent, clock::now())
+    }
+
+    /// Sends from the address that the client knows, or from any other while the host does not have that one: a client
+    /// that takes only the one is no worse off, and the address may come back.
+    fn leave(
+        &mut self,
+        mut send: impl FnMut(&mut BurstSocket, SocketAddr) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        let Peer { to, from } = self.peer;
+        self.socket.set_source(from);
+        let sent = send(&mut self.socket, to);
+        let (Some(from), Err(error)) = (from, &sent) else {
+            self.astray = false;
+            return sent;
+        };
+        if !error.may_concern_source() {
+            return sent;
+        }
+        self.socket.set_source(None);
+        let elsewhere = send(&mut self.socket, to);
+        if elsewhere.is_ok() && !self.astray {
+            self.astray = true;
+            tracing::warn!(%error, %from, "datagrams leave from another address than the client knows");
+        }
+        elsewhere
     }
 
     fn judge(&mut self, sent: Result<(), SendError>, now: Timestamp) -> Result<(), EndReason> {
@@ -223,7 +250,7 @@ mod tests {
     fn outlet() -> Outlet {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         let peer = socket.local_addr().unwrap();
-        Outlet::new(BurstSocket::new(socket, 0, Segmentation::Auto).unwrap(), peer)
+        Outlet::new(BurstSocket::new(socket, 0, Segmentation::Auto).unwrap(), peer.into())
     }
 
     #[test]
@@ -243,10 +270,43 @@ mod tests {
     fn a_client_that_closed_its_port_is_no_failure_of_the_socket() {
         let mut outlet = outlet();
         let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
-        outlet.peer = gone.local_addr().unwrap();
+        outlet.peer = gone.local_addr().unwrap().into();
         drop(gone);
         for _ in 0..5 {
             assert_eq!(outlet.send_one(b"hello"), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_source_address_that_is_gone_does_not_silence_the_stream_and_may_come_back() {
+        let v4 = ("127.0.0.1:0", [("192.0.2.1", "127.0.0.1"), ("127.0.0.7", "127.0.0.7")]);
+        let v6 = ("[::1]:0", [("2001:db8::1", "::1"), ("::1", "::1")]);
+        for (bound, (client, sources)) in [("0.0.0.0:0", v4), ("[::]:0", v4), ("[::]:0", v6)] {
+            let receiver = UdpSocket::bind(client).unwrap();
+            receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let to = receiver.local_addr().unwrap();
+            let socket = Arc::new(UdpSocket::bind(bound).unwrap());
+            let socket = BurstSocket::new(socket, 0, Segmentation::Auto).unwrap();
+            let mut outlet = Outlet::new(socket, to.into());
+            let segments = outlet.socket.segments();
+            let datagrams = [0; 300];
+            let burst = Burst {
+                datagrams: &datagrams,
+                segment_bytes: 100,
+                frame: FrameIndex(1),
+                last: true,
+            };
+            for (from, seen) in sources {
+                outlet.peer.from = Some(from.parse().unwrap());
+                assert_eq!(outlet.send(&burst), Ok(()));
+                assert_eq!(outlet.send_one(&datagrams[..100]), Ok(()));
+                for _ in 0..4 {
+                    let (length, source) = receiver.recv_from(&mut [0; 400]).unwrap();
+                    assert_eq!((length, source.ip().to_string().as_str()), (100, seen));
+                }
+                assert_eq!(outlet.failing_since, None);
+            }
+            assert_eq!(outlet.socket.segments(), segments, "the offload was not at fault");
         }
     }
 }

@@ -77,6 +77,16 @@ impl SendError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Unreachable { .. })
     }
+
+    /// The kernel may have refused the source address that was set, because the host does not have it (any more) or no
+    /// way begins there.
+    pub fn may_concern_source(&self) -> bool {
+        let (Self::Unreachable { source, .. } | Self::Socket { source, .. }) = self else {
+            return false;
+        };
+        let errno = source.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH))
+    }
 }
 
 /// The sending side of a shared UDP socket.

@@ -8,7 +8,7 @@ use punktfunk_core::input::{InputEvent, KeyCode};
 use punktfunk_core::media::FrameIndex;
 use punktfunk_host::gamestream::EncryptionPolicy;
 use punktfunk_host::gamestream::recv::Patience;
-use punktfunk_host::stream::EndReason;
+use punktfunk_host::stream::{EndReason, Peer};
 use rusty_enet::{EventNoRef, Host, HostSettings, Socket};
 use socket2::SockRef;
 
@@ -20,6 +20,11 @@ use super::rig::{Rig, Seen};
 
 fn pressed(key: u16) -> Seen {
     Seen::Input(InputEvent::Key { key: KeyCode(key), pressed: true })
+}
+
+/// What the host must make of a client that pings from this socket to where it is connected.
+fn peer_of(pinger: &UdpSocket) -> Peer {
+    Peer { to: pinger.local_addr().unwrap(), from: Some(pinger.peer_addr().unwrap().ip()) }
 }
 
 /// Presses "A" and sees that it arrives.
@@ -355,8 +360,7 @@ fn old_and_new_clients_play_at_once() {
     let video = pinger(&rig, &rig.sockets.video);
     video.send(b"PING").unwrap();
     let started = rig.wait_for(|seen| matches!(seen, Seen::Started(..)));
-    let (video, audio) = (video.local_addr().unwrap(), audio.local_addr().unwrap());
-    assert_eq!(started, Seen::Started(video, Some(audio)));
+    assert_eq!(started, Seen::Started(peer_of(&video), Some(peer_of(&audio))));
     still_alive(&rig, &mut old);
     still_alive(&rig, &mut modern);
     assert!(old.serve_until(|player| !player.heard.is_empty()));
@@ -375,12 +379,12 @@ fn media_follows_the_pings_with_the_right_payload_only() {
     let moved = pinger(&rig, &rig.sockets.video);
     ping(&moved, &negotiation.ping_payload);
     let seen = rig.wait_for(|seen| matches!(seen, Seen::VideoPeer(_)));
-    assert_eq!(seen, Seen::VideoPeer(moved.local_addr().unwrap()));
+    assert_eq!(seen, Seen::VideoPeer(peer_of(&moved)));
     let audio = pinger(&rig, &rig.sockets.audio);
     ping(&audio, &negotiation.ping_payload);
     ping(&audio, &negotiation.ping_payload);
     let seen = rig.wait_for(|seen| !matches!(seen, Seen::Idr));
-    assert_eq!(seen, Seen::AudioPeer(audio.local_addr().unwrap()));
+    assert_eq!(seen, Seen::AudioPeer(peer_of(&audio)));
     still_alive(&rig, &mut player);
     for socket in [&stranger, &video, &moved, &audio] {
         socket.set_nonblocking(true).unwrap();
@@ -584,5 +588,51 @@ fn answers_leave_from_the_address_that_the_client_used() {
         let unspecified = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let rig = Rig::with(unspecified, Patience::default(), EncryptionPolicy::Offer);
         assert!(answers_from(&rig, address), "{address}");
+    }
+}
+
+// spec: gamestream 5.2
+// spec: gamestream 7.1
+#[test]
+fn media_leaves_from_the_address_that_the_client_pings() {
+    let [seven, eight] = [7, 8].map(|last| IpAddr::from([127, 0, 0, last]));
+    for bound in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+        let rig = Rig::with(bound, Patience::default(), EncryptionPolicy::Offer);
+        let key = rig.issue(1, true);
+        let mut negotiation = Negotiation::new(rig.rtsp, Some(&key));
+        negotiation.set_up();
+        let payload = negotiation.ping_payload.clone();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let ping_at = |socket: &UdpSocket, address: IpAddr| {
+            client.connect((address, rig.port(socket))).unwrap();
+            ping(&client, &payload);
+        };
+        // Sound is asked for while the client still negotiates, pictures when it has connected.
+        ping_at(&rig.sockets.audio, seven);
+        negotiation.choose(&announce(""));
+        let data = negotiation.connect_data;
+        let mut player = Player::new(control_of(&rig), &key, Scheme::V2, 48, data);
+        player.connect();
+        player.send(0, 0x0302, &[0, 0]);
+        ping_at(&rig.sockets.video, seven);
+        let from = |peer: Peer| (peer.to.port(), peer.from);
+        let port = client.local_addr().unwrap().port();
+        match rig.wait_for(|seen| matches!(seen, Seen::Started(..))) {
+            Seen::Started(video, audio) => {
+                assert_eq!(from(video), (port, Some(seven)), "{bound}");
+                assert_eq!(audio.map(from), Some((port, Some(seven))), "{bound}");
+            }
+            other => panic!("{other:?}"),
+        }
+        ping_at(&rig.sockets.video, eight);
+        ping_at(&rig.sockets.audio, eight);
+        for _ in ["video", "audio"] {
+            match rig.wait_for(|seen| matches!(seen, Seen::VideoPeer(_) | Seen::AudioPeer(_))) {
+                Seen::VideoPeer(peer) | Seen::AudioPeer(peer) => {
+                    assert_eq!(from(peer), (port, Some(eight)), "{bound}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -17,17 +17,17 @@ use punktfunk_host::session::{
     App, AppId, ClientId, PreparedStream, Running, SessionDesk, SessionError, SessionId,
     SessionInfo, StreamGrant,
 };
-use punktfunk_host::stream::{EndReason, StreamControl, StreamLine, StreamSpec};
+use punktfunk_host::stream::{EndReason, Peer, StreamControl, StreamLine, StreamSpec};
 
 /// What reached the session desk, a stream or a device.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Seen {
     Prepared(SessionId, StreamSpec),
-    Started(SocketAddr, Option<SocketAddr>),
+    Started(Peer, Option<Peer>),
     Idr,
     Invalidate(FrameIndex, FrameIndex),
-    VideoPeer(SocketAddr),
-    AudioPeer(SocketAddr),
+    VideoPeer(Peer),
+    AudioPeer(Peer),
     Stopped(EndReason),
     Input(InputEvent),
     Released,
@@ -49,8 +49,8 @@ struct Stream(Option<mpsc::Sender<Seen>>, bool);
 impl PreparedStream for Stream {
     fn start(
         mut self: Box<Self>,
-        video_peer: SocketAddr,
-        audio_peer: Option<SocketAddr>,
+        video_peer: Peer,
+        audio_peer: Option<Peer>,
     ) -> Arc<dyn StreamControl> {
         assert!(!self.1, "this stream does not start, which is what a test wants");
         let seen = self.0.take().unwrap();
@@ -76,10 +76,10 @@ impl StreamControl for Control {
     fn invalidate(&self, first: FrameIndex, last: FrameIndex) {
         let _ = self.0.send(Seen::Invalidate(first, last));
     }
-    fn set_video_peer(&self, peer: SocketAddr) {
+    fn set_video_peer(&self, peer: Peer) {
         let _ = self.0.send(Seen::VideoPeer(peer));
     }
-    fn set_audio_peer(&self, peer: SocketAddr) {
+    fn set_audio_peer(&self, peer: Peer) {
         let _ = self.0.send(Seen::AudioPeer(peer));
     }
     fn stop(&self, reason: EndReason) {

@@ -277,7 +277,7 @@ impl Rig {
         };
         let (video, sound) = (receiver(), receiver());
         let prepared = stream::prepare(parts).unwrap();
-        let handle = Some(prepared.start(video.local_addr().unwrap(), None));
+        let handle = Some(prepared.start(video.local_addr().unwrap().into(), None));
         Self { handle, shots: Some(shots), encoder, sender, traces, ended, video, sound }
     }
 
@@ -331,12 +331,13 @@ pub(crate) fn video_spec(refresh_millihz: u32) -> EncodeSpec {
 }
 
 pub(crate) fn line(sender: &Arc<SenderScript>, on_end: Sender<EndReason>) -> StreamLine {
-    let socket = || Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+    // One of each family; both have every address of the machine.
+    let socket = |any| Arc::new(UdpSocket::bind(any).unwrap());
     StreamLine {
         video: Box::new(ScriptedSender { script: Arc::clone(sender), ..Default::default() }),
-        video_socket: socket(),
+        video_socket: socket("0.0.0.0:0"),
         audio: Box::new(PlainAudio),
-        audio_socket: socket(),
+        audio_socket: socket("[::]:0"),
         tos: (0, 0),
         on_end: Box::new(move |reason| on_end.send(reason).unwrap()),
     }

@@ -15,6 +15,7 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
 
+use crate::stream::Peer;
 use crate::stream::udp::{BurstSocket, Segmentation};
 
 /// Room for the largest datagram.
@@ -27,6 +28,13 @@ pub(super) struct Origin {
     pub(super) remote: SocketAddr,
     /// The local address it was sent to, if the kernel said so.
     pub(super) local: Option<IpAddr>,
+}
+
+impl Origin {
+    /// The way back.
+    pub(super) fn peer(self) -> Peer {
+        Peer { to: self.remote, from: self.local }
+    }
 }
 
 /// A socket with its buffer.

@@ -398,8 +398,8 @@ impl Receiver {
                 let known = Ping::parse(datagram).is_some_and(|ping| {
                     self.sessions
                         .iter_mut()
-                        .any(|session| session.take_ping(media, ping, origin.remote))
-                        || self.tickets.note_ping(media, ping, origin.remote)
+                        .any(|session| session.take_ping(media, ping, origin.peer()))
+                        || self.tickets.note_ping(media, ping, origin.peer())
                 });
                 if !known {
                     self.strangers.count(now);

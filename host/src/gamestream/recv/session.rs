@@ -1,6 +1,6 @@
 //! One session on the receiving thread: its keys, its input devices, its stream.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::QUIET;
 use crate::gamestream::ticket::{Adopted, Media, Ping, TicketId};
 use crate::input::{InputError, InputSink};
 use crate::session::{PreparedStream, SessionId};
-use crate::stream::{EndReason, StreamControl};
+use crate::stream::{EndReason, Peer, StreamControl};
 
 /// How long a device that takes nothing is left alone. One that hangs costs all sessions of the thread its patience.
 const DEVICE_REST: Duration = Duration::from_secs(3);
@@ -58,8 +58,8 @@ pub(super) struct Session {
     remote: IpAddr,
     ping_payload: [u8; 16],
     legacy_pings: bool,
-    video_peer: Option<SocketAddr>,
-    audio_peer: Option<SocketAddr>,
+    video_peer: Option<Peer>,
+    audio_peer: Option<Peer>,
     refused_messages: u64,
     /// When the input devices took nothing last, if they did not recover.
     input_lost: Option<Timestamp>,
@@ -171,28 +171,27 @@ impl Session {
 
     /// Takes a media ping if it is this client's.
     // spec: gamestream 7.1
-    pub(super) fn take_ping(&mut self, media: Media, ping: Ping, from: SocketAddr) -> bool {
+    pub(super) fn take_ping(&mut self, media: Media, ping: Ping, peer: Peer) -> bool {
         let own = match ping {
             Ping::Payload(got) => bool::from(got[..].ct_eq(&self.ping_payload[..])),
-            Ping::Legacy => self.legacy_pings && from.ip().to_canonical() == self.remote,
+            Ping::Legacy => self.legacy_pings && peer.to.ip().to_canonical() == self.remote,
         };
         if !own {
             return false;
         }
-        let peer = match media {
+        let known = match media {
             Media::Video => &mut self.video_peer,
             Media::Audio => &mut self.audio_peer,
         };
-        if *peer == Some(from) {
+        if known.replace(peer) == Some(peer) {
             return true;
         }
-        *peer = Some(from);
         if let Phase::Streaming(control) = &self.phase {
             match media {
-                Media::Video => control.set_video_peer(from),
-                Media::Audio => control.set_audio_peer(from),
+                Media::Video => control.set_video_peer(peer),
+                Media::Audio => control.set_audio_peer(peer),
             }
-            tracing::info!(session = self.session.0, ?media, peer = %from, "the client pings from a new address");
+            tracing::info!(session = self.session.0, ?media, peer = %peer.to, local = ?peer.from, "the client pings from or to a new address");
         }
         true
     }
@@ -207,7 +206,7 @@ impl Session {
         };
         if let Phase::Opening { stream, .. } = std::mem::replace(&mut self.phase, Phase::Over) {
             let control = stream.start(video, self.audio_peer);
-            tracing::info!(session = self.session.0, peer = %video, "the stream starts");
+            tracing::info!(session = self.session.0, peer = %video.to, "the stream starts");
             self.phase = Phase::Streaming(control);
         }
     }

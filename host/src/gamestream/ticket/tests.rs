@@ -11,7 +11,7 @@ use crate::stream::StreamControl;
 struct NoStream;
 
 impl PreparedStream for NoStream {
-    fn start(self: Box<Self>, _: SocketAddr, _: Option<SocketAddr>) -> Arc<dyn StreamControl> {
+    fn start(self: Box<Self>, _: Peer, _: Option<Peer>) -> Arc<dyn StreamControl> {
         unreachable!("tickets start nothing")
     }
 }
@@ -298,7 +298,7 @@ fn a_ticket_that_is_busy_or_gone_is_not_answered() {
 #[test]
 fn pings_are_remembered_by_payload_and_old_ones_by_address() {
     let tickets = Tickets::default();
-    let peer = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let peer = |text: &str| Peer { to: text.parse().unwrap(), from: Some([10, 0, 0, 254].into()) };
     tickets.issue_at(request(1, 1, "10.0.0.1"), at(0)).unwrap();
     let payload: [u8; 16] = *tickets
         .table()
