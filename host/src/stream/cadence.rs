@@ -4,8 +4,9 @@
 //! which absorbs the jitter of any source; half an interval after it the previous picture is repeated, so a static screen
 //! keeps the full rate and a late picture of a live one is not overtaken by a repetition of its predecessor.
 //!
-//! A stall moves the schedule behind a source that runs at the stream's own rate; each of its pictures would then wait
-//! for its moment, for ever. What a stall cost is therefore won back a little with each picture that had to wait.
+//! After a stall the schedule may be ahead of a source that runs at the stream's own rate; each of its pictures would then
+//! wait for its moment, for ever. So a picture that had to wait brings the schedule a little closer to its source. Not so
+//! with a source that is too fast: it shows itself by pictures that are passed over, and is held to the rate.
 
 use std::time::Duration;
 
@@ -14,9 +15,21 @@ use punktfunk_core::time::Timestamp;
 /// IDR pictures are at least this far apart, however often they are asked for: each costs several ordinary pictures.
 const IDR_SPACING: Duration = Duration::from_millis(100);
 
-/// A schedule that stalls have moved behind its source comes forward by this part of an interval with each picture, so
-/// the rate is never exceeded by more than one in fifteen, and that for less than a second.
-const CATCH_UP: u32 = 16;
+/// The schedule comes closer to its source by this part of an interval with each picture that had to wait, so the rate is
+/// never exceeded by more than one picture in 31.
+const CLOSER: u32 = 32;
+
+/// A source that had a picture passed over counts as too fast for so many pictures.
+const CALM: u32 = 30;
+
+/// What became of a new picture, and of its predecessors, before it was encoded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    /// It came too early for the rate and had to wait.
+    pub(super) waited: bool,
+    /// One before it was passed over because of the rate.
+    pub(super) passed_over: bool,
+}
 
 /// The schedule of a stream's pictures.
 #[derive(Debug)]
@@ -24,13 +37,13 @@ pub(super) struct Cadence {
     interval: Duration,
     /// The moment of the next picture; before the first one there is no schedule.
     next: Option<Timestamp>,
-    /// How far stalls have moved the schedule; at most one interval, since the source's phase repeats after that.
-    moved: Duration,
+    /// New pictures encoded since one was last passed over.
+    calm: u32,
 }
 
 impl Cadence {
     pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, next: None, moved: Duration::ZERO }
+        Self { interval, next: None, calm: 0 }
     }
 
     /// A new picture may be encoded from this moment on.
@@ -43,15 +56,13 @@ impl Cadence {
         self.next.map(|next| next + self.interval / 2)
     }
 
-    /// A new picture is encoded now. A source slower than the rate, or out of phase, moves the schedule along; a picture
-    /// that `waited` for its moment brings it back.
-    pub(super) fn fresh(&mut self, now: Timestamp, waited: bool) {
-        let next = self.next.unwrap_or(now);
-        self.move_by(now.since(next));
-        let win_back =
-            if waited { self.moved.min(self.interval / CATCH_UP) } else { Duration::ZERO };
-        self.moved -= win_back;
-        self.next = Some(next.max(now) + (self.interval - win_back));
+    /// A new picture is encoded now. A source slower than the rate, or out of phase, moves the schedule along.
+    pub(super) fn fresh(&mut self, now: Timestamp, held: Held) {
+        self.calm = if held.passed_over { 0 } else { self.calm.saturating_add(1) };
+        let closer =
+            if held.waited && self.calm >= CALM { self.interval / CLOSER } else { Duration::ZERO };
+        let due = self.next.map_or(now, |next| next.max(now));
+        self.next = Some(due + (self.interval - closer));
     }
 
     /// The previous picture is repeated now. The schedule stays unless it was missed altogether: no catching up.
@@ -59,12 +70,6 @@ impl Cadence {
         let floor = now - self.interval;
         let due = self.next.map_or(now, |next| next.max(floor));
         self.next = Some(due + self.interval);
-        // The picture that should have come may still come, and then the schedule is one picture ahead of its source.
-        self.move_by(self.interval);
-    }
-
-    fn move_by(&mut self, by: Duration) {
-        self.moved = (self.moved + by).min(self.interval);
     }
 }
 
@@ -109,7 +114,7 @@ mod tests {
     fn a_static_screen_keeps_the_full_rate_although_every_wake_up_is_late() {
         // spec: gamestream 13 item 109
         let mut cadence = Cadence::new(INTERVAL);
-        cadence.fresh(at(0), false);
+        cadence.fresh(at(0), Held::default());
         let mut now = at(0);
         for _ in 0..600 {
             now = cadence.repeat_at().unwrap() + Duration::from_micros(150);
@@ -128,27 +133,29 @@ mod tests {
             let now = at(picture * 16_667 + jitter);
             assert!(now >= cadence.eligible_at(), "picture {picture}");
             assert!(cadence.repeat_at().is_none_or(|then| now < then), "picture {picture}");
-            cadence.fresh(now, false);
+            cadence.fresh(now, Held::default());
         }
     }
 
     #[test]
-    fn a_stall_does_not_make_every_later_picture_wait() {
+    fn stalls_do_not_make_every_later_picture_wait() {
         let mut cadence = Cadence::new(INTERVAL);
         let mut waits = Vec::new();
-        for picture in 0..200_u64 {
-            // The fifth picture is so late that its predecessor is repeated first.
-            let late = if picture == 5 { 12_000 } else { 0 };
-            let arrives = at(picture * 16_667 + late);
+        let mut last_arrival = at(0);
+        for picture in 0..400_u64 {
+            // Three times a picture is so late that its predecessor is repeated first, and the next is on time again.
+            let late = if [100, 103, 107].contains(&picture) { 14_000 } else { 0 };
+            let arrives = at(picture * 16_667 + late).max(last_arrival);
+            last_arrival = arrives;
             while let Some(then) = cadence.repeat_at().filter(|&then| then < arrives) {
                 cadence.repeated(then);
             }
             let begins = arrives.max(cadence.eligible_at());
             waits.push(begins.since(arrives).as_micros());
-            cadence.fresh(begins, begins > arrives);
+            cadence.fresh(begins, Held { waited: begins > arrives, passed_over: false });
         }
-        assert!(waits[6..10].iter().any(|wait| *wait > 1_000), "the stall is felt: {waits:?}");
-        assert_eq!(waits[40..], [0; 160], "and forgotten");
+        assert!(waits[100..120].iter().any(|wait| *wait > 5_000), "stalls are felt: {waits:?}");
+        assert!(waits[200..].iter().all(|wait| *wait < 500), "and forgotten: {waits:?}");
     }
 
     #[test]
@@ -157,7 +164,7 @@ mod tests {
         let mut now = at(0);
         for _ in 0..600 {
             now = (now + Duration::from_micros(100)).max(cadence.eligible_at());
-            cadence.fresh(now, true);
+            cadence.fresh(now, Held { waited: true, passed_over: true });
         }
         let (took, nominal) = (now.since(at(0)), INTERVAL * 599);
         assert!(took + INTERVAL * 2 >= nominal, "{took:?} for 600 pictures, not {nominal:?}");
@@ -166,7 +173,7 @@ mod tests {
     #[test]
     fn the_first_change_of_a_static_screen_does_not_wait_for_the_next_moment() {
         let mut cadence = Cadence::new(INTERVAL);
-        cadence.fresh(at(0), false);
+        cadence.fresh(at(0), Held::default());
         for _ in 0..10 {
             let now = cadence.repeat_at().unwrap();
             cadence.repeated(now);
@@ -178,11 +185,11 @@ mod tests {
     #[test]
     fn after_a_stall_nothing_is_caught_up() {
         let mut cadence = Cadence::new(INTERVAL);
-        cadence.fresh(at(0), false);
+        cadence.fresh(at(0), Held::default());
         let late = at(5_000_000);
         cadence.repeated(late);
         assert!(cadence.repeat_at().unwrap() >= late + INTERVAL / 2);
-        cadence.fresh(late + INTERVAL, false);
+        cadence.fresh(late + INTERVAL, Held::default());
         assert!(cadence.eligible_at() >= late + INTERVAL);
     }
 
@@ -220,13 +227,13 @@ mod tests {
                     encoded.push(now);
                 }
                 now = arrives.max(cadence.eligible_at());
-                cadence.fresh(now, now > arrives);
+                cadence.fresh(now, Held { waited: now > arrives, passed_over: false });
                 encoded.push(now);
             }
             for first in 0..encoded.len() {
                 let pictures = (encoded.len() - first) as u32;
                 let span = encoded[encoded.len() - 1].since(encoded[first]);
-                let least = (INTERVAL - INTERVAL / CATCH_UP) * pictures;
+                let least = (INTERVAL - INTERVAL / CLOSER) * pictures;
                 prop_assert!(span + INTERVAL * 3 >= least, "{pictures} in {span:?}");
             }
         }

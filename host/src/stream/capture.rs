@@ -31,5 +31,7 @@ fn offer(inbox: &mut EncodeInbox, frame: CapturedFrame) -> Option<(CapturedFrame
         return Some((frame, DropReason::StreamEnded));
     }
     let reason = if inbox.held_by_rate { DropReason::OverRate } else { DropReason::Superseded };
-    inbox.frame.replace(frame).map(|older| (older, reason))
+    let older = inbox.frame.replace(frame)?;
+    inbox.passed_over |= inbox.held_by_rate;
+    Some((older, reason))
 }

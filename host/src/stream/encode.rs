@@ -10,7 +10,7 @@ use punktfunk_core::media::{AccessUnit, DropReason, FrameIndex, FrameKind, Mode}
 use punktfunk_core::time::Timestamp;
 
 use super::EndReason;
-use super::cadence::{Cadence, IdrWishes};
+use super::cadence::{Cadence, Held, IdrWishes};
 use super::links::{Dropped, Links};
 use super::mailbox::Look;
 use crate::capture::CapturedFrame;
@@ -54,8 +54,8 @@ enum Order {
 struct Orders {
     /// `None`: the previous picture once more.
     fresh: Option<CapturedFrame>,
-    /// The rate made it wait.
-    waited: bool,
+    /// What the rate did to it.
+    held: Held,
     idr_wanted: bool,
     lost: Option<(FrameIndex, FrameIndex)>,
 }
@@ -102,7 +102,7 @@ impl Stage<'_> {
             std::mem::swap(&mut inbox.returned, returned);
             Look::Ready(Order::Encode(Orders {
                 fresh: inbox.frame.take(),
-                waited,
+                held: Held { waited, passed_over: std::mem::take(&mut inbox.passed_over) },
                 idr_wanted: std::mem::take(&mut inbox.idr_wanted),
                 lost: inbox.lost.take(),
             }))
@@ -133,7 +133,7 @@ impl Stage<'_> {
             self.cadence.repeated(now);
             picture.frame.captured_at = now;
         } else {
-            self.cadence.fresh(now, orders.waited);
+            self.cadence.fresh(now, orders.held);
         }
         let coded = self.code(&mut picture, repeated, now);
         let dropped = Dropped { repeated, ..Dropped::from(&picture.frame) };

@@ -49,6 +49,8 @@ pub(super) struct EncodeInbox {
     pub(super) frame: Option<CapturedFrame>,
     /// It lies there because of the frame rate, not because the encoder or the socket is busy.
     pub(super) held_by_rate: bool,
+    /// A picture was replaced while it lay there because of the rate.
+    pub(super) passed_over: bool,
     /// How many access units the sending thread has room for.
     pub(super) credits: usize,
     /// Memory of sent access units; never more than [`CREDITS`].
@@ -85,6 +87,7 @@ impl Links {
             encode: Mailbox::new(EncodeInbox {
                 frame: None,
                 held_by_rate: false,
+                passed_over: false,
                 credits: CREDITS,
                 returned: Vec::with_capacity(CREDITS),
                 idr_wanted: false,
