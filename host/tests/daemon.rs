@@ -1,14 +1,16 @@
-//! The daemon as a process: what it leaves when it is stopped.
+//! The daemon as a process: what it tells, and what it leaves when it is stopped.
 #![expect(clippy::unwrap_used, reason = "a test may end where it stands")]
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use punktfunk_host::cli::{Cli, run};
+use punktfunk_host::mgmt::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +32,45 @@ fn a_host_whose_terminal_is_gone_ends_in_good_order() {
     assert!(left.is_empty(), "{left:?} are left");
 }
 
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_service_manager_hears_how_the_host_is_and_the_owner_what_it_offers() {
+    become_the_daemon();
+    let folder = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut host = start(
+        folder.path(),
+        "a_service_manager_hears_how_the_host_is_and_the_owner_what_it_offers",
+    );
+    hear(&manager, "READY=1");
+    hear(&manager, "WATCHDOG=1");
+
+    let status = Client::at(&folder.path().join("run/host.sock")).unwrap().status().unwrap();
+    let apps = status.backends.iter().find(|backend| backend.room == "apps").unwrap();
+    assert!(apps.chosen.contains("Test card") && apps.chosen.contains("My clock"), "{apps:?}");
+    assert!(
+        status.problems.iter().any(|problem| problem.contains("no-such-program")),
+        "an app that cannot run is told: {:?}",
+        status.problems
+    );
+
+    kill_process(Pid::from_child(&host), Signal::TERM).unwrap();
+    hear(&manager, "STOPPING=1");
+    assert!(host.wait().unwrap().success());
+}
+
+/// Waits until the service manager is told this.
+fn hear(manager: &UnixDatagram, message: &str) {
+    let mut bytes = [0; 512];
+    loop {
+        let count = manager.recv(&mut bytes).unwrap();
+        if String::from_utf8_lossy(&bytes[..count]).lines().any(|line| line == message) {
+            return;
+        }
+    }
+}
+
 /// Runs the host, in the process that `start` has started; returns in every other.
 fn become_the_daemon() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -49,13 +90,17 @@ fn start(folder: &Path, test: &str) -> Child {
     fs::create_dir(folder.join("run")).unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = format!(
-        "discovery = false\nlisten.address = \"127.0.0.1\"\ngamestream.port = {}\n",
+        "discovery = false\nlisten.address = \"127.0.0.1\"\ngamestream.port = {}\n\
+         [[app]]\ntitle = \"My clock\"\ndisplay = \"pattern\"\ncommands = [[\"sleep\", \"600\"]]\n\
+         [[app]]\ntitle = \"Broken\"\ndisplay = \"pattern\"\ncommands = [[\"no-such-program\"]]\n",
         port.clamp(2000, 65_000)
     );
     fs::write(folder.join("host.toml"), config).unwrap();
     let mut host = Command::new(std::env::current_exe().unwrap())
         .args(["--include-ignored", "--exact", "--nocapture", test])
         .env(FOLDER, folder)
+        .env("NOTIFY_SOCKET", folder.join("notify"))
+        .env("WATCHDOG_USEC", "200000")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
