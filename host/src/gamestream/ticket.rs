@@ -7,7 +7,7 @@
 //!
 //! Tickets are few and expire. Nobody's ticket makes room for another's: when all are taken, the next one is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use punktfunk_core::gamestream::rtsp::{
 };
 use punktfunk_core::gamestream::sdp::{AnnounceError, Announced};
 use punktfunk_core::media::Mode;
-use punktfunk_core::seal::SessionKey;
+use punktfunk_core::seal::{KeyFingerprint, SessionKey};
 use punktfunk_core::time::Timestamp;
 use subtle::ConstantTimeEq;
 
@@ -28,6 +28,8 @@ use crate::input::InputSink;
 use crate::session::{ClientId, PreparedStream, SessionId, StreamGrant};
 use crate::stream::Peer;
 
+/// Keys remembered after their streams, by their fingerprints: 32 KiB.
+const SPENT_KEYS: usize = 1024;
 /// Tickets that may wait at once.
 const MAX_WAITING: usize = 16;
 /// Tickets that may wait for one address (for IPv6: one /64).
@@ -63,8 +65,8 @@ pub struct TicketRequest {
 /// Why no ticket was issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
-    /// A live session already uses this key (spec: gamestream 9.1).
-    #[error("this key is already in use by a running session")]
+    /// A stream of this or an earlier session already used this key (spec: gamestream 9.1).
+    #[error("this key was used before; the client must make a new one for each stream")]
     KeyInUse,
     /// Too many tickets are waiting for their stream.
     #[error("{got} streams are already being set up, the limit is {max}")]
@@ -181,6 +183,9 @@ struct Table {
     waiting: BTreeMap<TicketId, Ticket>,
     /// The keys and connect data of running streams.
     live: BTreeMap<TicketId, Live>,
+    /// Keys that have sealed or opened something, newest last. Every counter begins anew with a ticket, so a key that
+    /// came twice would use nonces twice.
+    spent: VecDeque<KeyFingerprint>,
 }
 
 struct Live {
@@ -354,6 +359,8 @@ impl Tickets {
         now: Timestamp,
     ) -> Option<Answer> {
         let mut table = self.table();
+        let key = table.waiting.get(&id)?.request.key.fingerprint();
+        table.spend(key);
         let ticket = table.waiting.get_mut(&id)?;
         let state = match &ticket.stage {
             Stage::Handshake(state) | Stage::Prepared { state, .. } => *state,
@@ -540,13 +547,24 @@ impl Table {
         self.waiting.iter().find(|(_, ticket)| ticket.request.client == client).map(|(id, _)| *id)
     }
 
-    /// Whether a running stream, or another client's ticket, has this key.
+    /// Whether a stream has or had this key, or another client's ticket has it.
     fn uses_key(&self, key: &SessionKey, client: ClientId) -> bool {
-        self.live.values().any(|live| live.key == *key)
+        self.spent.contains(&key.fingerprint())
+            || self.live.values().any(|live| live.key == *key)
             || self
                 .waiting
                 .values()
                 .any(|ticket| ticket.request.key == *key && ticket.request.client != client)
+    }
+
+    fn spend(&mut self, key: KeyFingerprint) {
+        if self.spent.contains(&key) {
+            return;
+        }
+        self.spent.push_back(key);
+        if self.spent.len() > SPENT_KEYS {
+            self.spent.pop_front();
+        }
     }
 
     fn expected(&self, data: u32, remote: IpAddr) -> Option<TicketId> {

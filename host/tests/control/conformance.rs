@@ -250,7 +250,7 @@ fn the_receiving_thread_outlives_its_own_panic() {
     // Nobody's keys stay down and nobody's stream goes on unheard.
     rig.wait_for(|seen| matches!(seen, Seen::Stopped(EndReason::Bug(_))));
     rig.wait_for(|seen| *seen == Seen::Released);
-    // The same keys may be used again, and everybody is served again.
+    // Everybody is served again, with a new key.
     let Streaming { mut player, .. } = stream(&rig, 1, 48);
     still_alive(&rig, &mut player);
 }

@@ -1,7 +1,7 @@
 //! The door's RTSP server and receiving thread on loopback, with a session desk that only writes down what is asked.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -163,6 +163,7 @@ pub(crate) struct Rig {
     pub(crate) seen: mpsc::Receiver<Seen>,
     pub(crate) recv: Option<RecvHandle>,
     desk: Arc<Desk>,
+    issued: AtomicU8,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -200,12 +201,15 @@ impl Rig {
         // A server on all addresses is spoken to on loopback.
         let rtsp = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
         runtime.spawn(rtsp::serve(listener, door));
-        Self { tickets, sockets, rtsp, seen, recv: Some(recv), desk, _runtime: runtime }
+        let (recv, issued) = (Some(recv), AtomicU8::new(0));
+        Self { tickets, sockets, rtsp, seen, recv, desk, issued, _runtime: runtime }
     }
 
-    /// A ticket for client number `client`, whose key is made of its number.
+    /// A ticket for client number `client`, with a new key, as a client makes one for each stream.
     pub(crate) fn issue(&self, client: u8, encrypted_rtsp: bool) -> SessionKey {
-        let key = SessionKey::new([client; 16]);
+        let mut bytes = [client; 16];
+        bytes[0] = self.issued.fetch_add(1, Ordering::Relaxed);
+        let key = SessionKey::new(bytes);
         self.tickets
             .issue(TicketRequest {
                 client: ClientId([client; 32]),

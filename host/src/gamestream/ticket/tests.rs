@@ -215,7 +215,7 @@ proptest! {
 
 // spec: gamestream 13 item 122
 #[test]
-fn the_key_of_a_live_session_is_refused() {
+fn a_key_serves_one_stream() {
     let tickets = Tickets::default();
     tickets.issue_at(request(1, 7, "10.0.0.1"), at(0)).unwrap();
     assert_eq!(
@@ -232,7 +232,11 @@ fn the_key_of_a_live_session_is_refused() {
         assert_eq!(again, Err(TicketError::KeyInUse));
     }
     tickets.forget(adopted.id);
-    tickets.issue_at(request(1, 7, "10.0.0.1"), at(3)).unwrap();
+    for client in [1, 2] {
+        let again = tickets.issue_at(request(client, 7, "10.0.0.1"), at(3));
+        assert_eq!(again, Err(TicketError::KeyInUse), "its counters would begin anew");
+    }
+    tickets.issue_at(request(1, 8, "10.0.0.1"), at(3)).unwrap();
 }
 
 #[test]
@@ -253,7 +257,7 @@ fn each_step_has_its_time() {
     }
     tickets.sweep(at(39));
     assert!(!tickets.expects(data, address), "ten seconds after PLAY");
-    tickets.issue_at(request(1, 1, "10.0.0.1"), at(40)).unwrap();
+    tickets.issue_at(request(1, 2, "10.0.0.1"), at(40)).unwrap();
     tickets.sweep(at(70));
     assert_eq!(tickets.find_rtsp(address, None), None);
 }
