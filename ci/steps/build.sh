@@ -17,6 +17,14 @@ use_build_cache() {
     export CARGO_TARGET_DIR
     mkdir -p "$CARGO_TARGET_DIR"
     touch "$CARGO_TARGET_DIR"
+    # Cargo tells our crates of two clones apart by the age of their files alone, so what another clone has built of them
+    # could be taken for ours. The dependencies, which cost the time, stay.
+    local clone
+    clone="$ROOT $(stat -c %d:%i "$ROOT")"
+    if [ "$(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null)" != "$clone" ]; then
+        (cd "$ROOT" && cargo clean --quiet --locked -p punktfunk-core -p punktfunk-host)
+        echo "$clone" >"$CARGO_TARGET_DIR/clone"
+    fi
     # Caches that no build has touched for a month belong to lock files long gone.
     find "$(cache_root)" -maxdepth 1 -name 'target-*' -mtime +30 ! -path "$CARGO_TARGET_DIR" \
         -exec rm -rf {} + 2>/dev/null || :
