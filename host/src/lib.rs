@@ -1,12 +1,14 @@
 //! The punktfunk host: it touches the world - displays, encoders, sound, sockets - and decides nothing about bytes.
 //!
 //! Rooms, from the hardware up (an upper room may use a lower one, never the other way; a test reads the `use` lines):
+//! 0. below all: [`clock`], and [`agent`], the hands of a session
 //! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`]
 //! 2. the line: [`stream`], [`pairing`], [`identity`], [`config`]
 //! 3. the owner: [`session`]
 //! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
 //! 5. the entry: [`cli`]
 
+pub mod agent;
 pub mod audio;
 pub mod capture;
 pub mod cli;

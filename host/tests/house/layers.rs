@@ -8,6 +8,7 @@ use crate::tree::{File, rust_files};
 /// The layer of each room. A room that is not here is a complaint: whoever adds one decides where it stands.
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
+    ("agent", 0),
     ("display", 1),
     ("capture", 1),
     ("gpu", 1),
@@ -26,7 +27,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("gamestream", DOORS),
     ("mgmt", DOORS),
     ("discovery", DOORS),
-    ("cli", 5),
+    ("selftest", 5),
+    ("cli", 6),
 ];
 
 /// The layer whose rooms do not know each other.

@@ -1,0 +1,3 @@
+//! Runs as a session's user: starts its programs and hands their sockets to the punktfunk host.
+
+fn main() {}

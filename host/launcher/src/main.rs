@@ -1,0 +1,3 @@
+//! Starts punktfunk sessions under other users; the only part of the host that needs root.
+
+fn main() {}
