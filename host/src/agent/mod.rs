@@ -8,11 +8,15 @@
 //!
 //! Deliberately absent: what a compositor or a sound server is. Those rooms use these hands.
 
+mod client;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use client::open;
 
 /// Brings agents to life.
 pub trait AgentStarter: Send + Sync {
@@ -72,7 +76,7 @@ pub trait Agent: Send + Sync {
     /// Whether the agent still lives. Cheap; called a few times a second.
     ///
     /// # Errors
-    /// [`AgentError::Gone`].
+    /// [`AgentError::Gone`], or [`AgentError::Malformed`] if that is why it was left.
     fn check(&self) -> Result<(), AgentError>;
 
     /// Ends everything that runs in the session within `grace`, by force after it, also what left its process group;
@@ -100,6 +104,9 @@ pub trait Process: Send {
 
     /// Whether it has ended, and the words for it: exit status and the end of its standard error.
     fn obituary(&self) -> Option<String>;
+
+    /// Asks its process group to end and does not wait for it.
+    fn ask_to_end(&self);
 
     /// Asks its process group to end, and kills it if it has not ended within `grace`.
     fn terminate(&mut self, grace: Duration);
