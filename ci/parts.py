@@ -84,6 +84,8 @@ def run_as_ordinary_user(binary, name_filter):
         uid = os.getuid() or NOBODY
         program = private / binary.name
         shutil.copy(binary, program)
+        # A session's agent is looked for beside the program that starts it.
+        shutil.copy(TARGET / "debug" / "punktfunk-agent", private)
         private.chmod(0o755)
         folders = {"HOME": private / "home", "XDG_RUNTIME_DIR": private / "run", "TMPDIR": private / "tmp"}
         for folder in folders.values():
@@ -107,8 +109,9 @@ def stream(long):
     daemon = TARGET / "debug" / "punktfunk-host"
     published = ROOT / "target" / "debug"
     published.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(daemon, published / ".new-punktfunk-host")
-    os.replace(published / ".new-punktfunk-host", published / daemon.name)
+    for program in (daemon, daemon.with_name("punktfunk-agent")):
+        shutil.copy2(program, published / f".new-{program.name}")
+        os.replace(published / f".new-{program.name}", published / program.name)
     results = ARTEFACTS / "stream"
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)

@@ -22,7 +22,7 @@ use_build_cache() {
     local clone
     clone="$ROOT $(stat -c %d:%i "$ROOT")"
     if [ "$(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null)" != "$clone" ]; then
-        (cd "$ROOT" && cargo clean --quiet --locked -p punktfunk-core -p punktfunk-host)
+        (cd "$ROOT" && cargo clean --quiet --locked -p punktfunk-core -p punktfunk-agent -p punktfunk-host)
         echo "$clone" >"$CARGO_TARGET_DIR/clone"
     fi
     # Caches that no build has touched for a month belong to lock files long gone.
@@ -30,10 +30,13 @@ use_build_cache() {
         -exec rm -rf {} + 2>/dev/null || :
 }
 
-# The finished binary goes to ./target/debug, where cargo would have put it.
+# The finished binaries go to ./target/debug, where cargo would have put it.
 publish_binaries() {
     mkdir -p "$ROOT/target/debug"
-    install -m 0755 "$CARGO_TARGET_DIR/debug/punktfunk-host" "$ROOT/target/debug/punktfunk-host"
+    local program
+    for program in punktfunk-host punktfunk-agent; do
+        install -m 0755 "$CARGO_TARGET_DIR/debug/$program" "$ROOT/target/debug/$program"
+    done
 }
 
 build_host() {
@@ -44,6 +47,6 @@ build_host() {
         echo "Building the host."
     fi
     # Whoever ends the script ends the compiler.
-    (cd "$ROOT" && setpriv --pdeathsig=TERM cargo build --locked -p punktfunk-host)
+    (cd "$ROOT" && setpriv --pdeathsig=TERM cargo build --locked -p punktfunk-host -p punktfunk-agent)
     publish_binaries
 }

@@ -23,7 +23,7 @@ prepare_service_user() {
     install -d -m 0700 -o "$SERVICE_USER" -g "$SERVICE_USER" "$SERVICE_HOME/host" "$SERVICE_HOME/home"
     install -d -m 0755 -o "$SERVICE_USER" -g "$SERVICE_USER" "$SERVICE_RUN"
     "${AS_SERVICE_USER[@]}" install -d -m 0700 "$SERVICE_RUN/runtime"
-    install -m 0755 "$ROOT/target/debug/punktfunk-host" "$SERVICE_HOME/bin/punktfunk-host"
+    install -m 0755 "$ROOT/target/debug/punktfunk-host" "$ROOT/target/debug/punktfunk-agent" "$SERVICE_HOME/bin"
 }
 
 serve_as_service_user() {

@@ -8,13 +8,17 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
+mod agents;
+
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use punktfunk_core::input::{InputEvent, KeyCode, PointerButton, ScrollAxis};
 use punktfunk_core::media::{Mode, SourceIndex};
+use punktfunk_host::agent::{Agent, AgentStarter, ProfileNumber};
 use punktfunk_host::capture::pattern::Behaviour;
 use punktfunk_host::capture::testcard::read_code;
 use punktfunk_host::capture::{CaptureError, CapturedFrame, FrameSource};
@@ -45,9 +49,9 @@ fn the_sway_backend_keeps_the_contract() {
 
 #[test]
 fn the_card_read_through_the_traits_counts_without_gaps() {
-    let folder = private_folder();
     let backend = PatternBackend::default();
-    let mut output = backend.open(&spec(&folder, mode(1280, 720, 59_940))).unwrap();
+    let spec = Room::of(&backend).spec(mode(1280, 720, 59_940));
+    let mut output = backend.open(&spec).unwrap();
     let mut source = output.open_capture().unwrap();
     for index in 0..30 {
         let frame = next(source.as_mut());
@@ -60,8 +64,8 @@ fn the_card_read_through_the_traits_counts_without_gaps() {
 #[test]
 #[ignore = "needs sway and an unprivileged user"]
 fn a_static_desktop_delivers_nothing_after_its_first_pictures() {
-    let folder = private_folder();
-    let mut output = open_sway(&folder, mode(640, 360, 60_000));
+    let room = Room::of(&SwayBackend::default());
+    let mut output = open_sway(&room, mode(640, 360, 60_000));
     let mut source = output.open_capture().unwrap();
     assert_eq!(next(source.as_mut()).index, SourceIndex(0));
     // The background may appear a moment after the compositor is ready; then the screen rests.
@@ -75,8 +79,8 @@ fn a_static_desktop_delivers_nothing_after_its_first_pictures() {
 #[ignore = "needs sway, foot and an unprivileged user"]
 fn keys_and_text_reach_a_program_in_sway() {
     // spec: gamestream 13 item 90
-    let folder = private_folder();
-    let mut output = open_sway(&folder, mode(1280, 720, 60_000));
+    let room = Room::of(&SwayBackend::default());
+    let mut output = open_sway(&room, mode(1280, 720, 60_000));
     let mut input = output.open_input().unwrap();
     let script = "read -r line; printf %s \"$line\" > \"$SEEN.part\"; mv \"$SEEN.part\" \"$SEEN\"";
     let (home, mut foot) = start_foot(output.as_ref(), &[], script);
@@ -108,8 +112,8 @@ fn keys_and_text_reach_a_program_in_sway() {
 fn pointer_buttons_and_wheel_reach_a_program_in_sway() {
     // spec: gamestream 13 item 88
     // spec: gamestream 13 item 89
-    let folder = private_folder();
-    let mut output = open_sway(&folder, mode(1280, 720, 60_000));
+    let room = Room::of(&SwayBackend::default());
+    let mut output = open_sway(&room, mode(1280, 720, 60_000));
     let mut input = output.open_input().unwrap();
     // Mouse reports, in pixels, until a `q` is typed. The answer to the last request, which ends with a `c`, says that
     // the terminal has understood the others.
@@ -157,9 +161,11 @@ fn a_host_that_is_killed_leaves_no_sway() {
     const FOLDER: &str = "PUNKTFUNK_TEST_FOLDER";
     if let Some(folder) = std::env::var_os(FOLDER) {
         // This is the host: it opens an output and waits for its end.
-        let spec = OutputSpec { mode: mode(640, 360, 60_000), runtime_dir: folder.into() };
+        let folder = PathBuf::from(folder);
+        let agent = Some(start_agent(&folder));
+        let spec = OutputSpec { mode: mode(640, 360, 60_000), agent };
         let _output = SwayBackend::default().open(&spec).unwrap();
-        std::fs::write(spec.runtime_dir.join("ready"), "").unwrap();
+        std::fs::write(folder.join("ready"), "").unwrap();
         loop {
             std::thread::park();
         }
@@ -183,6 +189,32 @@ fn a_host_that_is_killed_leaves_no_sway() {
         assert!(Instant::now() < deadline, "{:?} still run", processes(folder.path()));
         std::thread::park_timeout(Duration::from_millis(5));
     }
+    let sessions = folder.path().join("sessions");
+    while std::fs::read_dir(&sessions).is_ok_and(|mut left| left.next().is_some()) {
+        assert!(Instant::now() < deadline, "the session's folder is left");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+#[test]
+#[ignore = "needs sway and an unprivileged user"]
+fn a_sway_that_hangs_is_noticed() {
+    let room = Room::of(&SwayBackend::default());
+    let mut output = open_sway(&room, mode(640, 360, 60_000));
+    output.check().unwrap();
+    let sway = processes(&room.run()).into_iter().find(|(_, name)| name == "sway").unwrap().0;
+    kill_process(sway, Signal::STOP).unwrap();
+    let deadline = Instant::now() + 3 * PATIENCE;
+    let error = loop {
+        match output.check() {
+            Ok(()) => assert!(Instant::now() < deadline, "the output does not notice"),
+            Err(error) => break error,
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    };
+    assert!(error.to_string().contains("does not answer"), "{error}");
+    output.close(Duration::ZERO);
+    room.leave();
 }
 
 /// What every backend must do. `kill` kills the compositor of a session folder from outside.
@@ -194,9 +226,9 @@ fn check_backend(backend: &dyn DisplayBackend, kill: &dyn Fn(&Path)) {
 }
 
 fn check_pictures_and_modes(backend: &dyn DisplayBackend) {
-    let folder = private_folder();
+    let room = Room::of(backend);
     let first = mode(1280, 720, 60_000);
-    let mut output = backend.open(&spec(&folder, first)).unwrap();
+    let mut output = backend.open(&room.spec(first)).unwrap();
     assert_eq!(output.mode(), first);
     let mut input = output.open_input().unwrap();
     let mut source = output.open_capture().unwrap();
@@ -230,16 +262,16 @@ fn check_pictures_and_modes(backend: &dyn DisplayBackend) {
     let mut again = output.open_input().unwrap();
     again.apply(&InputEvent::PointerPosition { x: 1.0, y: 1.0 }).unwrap();
     output.close(Duration::from_secs(2));
-    assert_nothing_left(folder.path());
+    room.leave();
 }
 
 fn check_death(backend: &dyn DisplayBackend, kill: &dyn Fn(&Path)) {
-    let folder = private_folder();
-    let mut output = backend.open(&spec(&folder, mode(640, 360, 60_000))).unwrap();
+    let room = Room::of(backend);
+    let mut output = backend.open(&room.spec(mode(640, 360, 60_000))).unwrap();
     let mut source = output.open_capture().unwrap();
     let mut input = output.open_input().unwrap();
     next(source.as_mut());
-    kill(folder.path());
+    kill(&room.run());
     let deadline = Instant::now() + PATIENCE;
     let error = loop {
         match source.next_frame(Duration::from_millis(100)) {
@@ -259,19 +291,19 @@ fn check_death(backend: &dyn DisplayBackend, kill: &dyn Fn(&Path)) {
     assert!(matches!(lost, Err(InputError::Lost { .. })), "{lost:?}");
     assert!(output.set_mode(mode(1280, 720, 60_000)).is_err());
     drop(output);
-    assert_nothing_left(folder.path());
+    room.leave();
 }
 
 fn check_drop(backend: &dyn DisplayBackend) {
-    let folder = private_folder();
-    let mut output = backend.open(&spec(&folder, mode(640, 360, 60_000))).unwrap();
+    let room = Room::of(backend);
+    let mut output = backend.open(&room.spec(mode(640, 360, 60_000))).unwrap();
     let mut source = output.open_capture().unwrap();
     drop(output);
     let deadline = Instant::now() + PATIENCE;
     while source.next_frame(Duration::from_millis(100)).is_ok() {
         assert!(Instant::now() < deadline, "a closed output still delivers");
     }
-    assert_nothing_left(folder.path());
+    room.leave();
 }
 
 fn one_of_each() -> Vec<InputEvent> {
@@ -320,9 +352,9 @@ fn assert_nothing_left(folder: &Path) {
     assert!(left.is_empty(), "{left:?} are left");
 }
 
-/// The processes that run in a session's folder, with their names. Zombies have no environment and do not count.
+/// The processes whose session's folder is this one or lies in it, with their names. Zombies have no environment and do not count.
 fn processes(folder: &Path) -> Vec<(Pid, String)> {
-    let mark = format!("XDG_RUNTIME_DIR={}\0", folder.display()).into_bytes();
+    let mark = format!("XDG_RUNTIME_DIR={}", folder.display()).into_bytes();
     let of_entry = |entry: std::io::Result<std::fs::DirEntry>| {
         let entry = entry.ok()?;
         let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
@@ -411,18 +443,51 @@ fn wait_for_file(file: &Path, foot: &mut Child) -> String {
     panic!("{} did not appear; foot: {:?}", file.display(), foot.try_wait());
 }
 
-fn open_sway(folder: &TempDir, mode: Mode) -> Box<dyn VirtualOutput> {
-    SwayBackend::default().open(&spec(folder, mode)).unwrap()
+fn open_sway(room: &Room, mode: Mode) -> Box<dyn VirtualOutput> {
+    SwayBackend::default().open(&room.spec(mode)).unwrap()
+}
+
+fn start_agent(folder: &Path) -> Arc<dyn Agent> {
+    agents::starter(folder).start(ProfileNumber(0)).unwrap()
+}
+
+/// What a session brings for an output.
+struct Room {
+    folder: TempDir,
+    agent: Option<Arc<dyn Agent>>,
+}
+
+impl Room {
+    fn of(backend: &dyn DisplayBackend) -> Self {
+        let folder = private_folder();
+        let agent = backend.needs_agent().then(|| start_agent(folder.path()));
+        Self { folder, agent }
+    }
+
+    fn spec(&self, mode: Mode) -> OutputSpec {
+        OutputSpec { mode, agent: self.agent.clone() }
+    }
+
+    /// The folder of the session's sockets.
+    fn run(&self) -> PathBuf {
+        self.agent.as_ref().map_or(self.folder.path(), |agent| agent.runtime_dir()).to_owned()
+    }
+
+    /// The output has been closed or dropped: its compositor is gone, and with the agent goes the rest.
+    fn leave(self) {
+        let left = processes(&self.run());
+        assert!(!left.iter().any(|(_, name)| name == "sway"), "{left:?} still run");
+        if let Some(agent) = &self.agent {
+            agent.end(Duration::ZERO);
+        }
+        assert_nothing_left(self.folder.path());
+    }
 }
 
 fn private_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     folder
-}
-
-fn spec(folder: &TempDir, mode: Mode) -> OutputSpec {
-    OutputSpec { mode, runtime_dir: folder.path().to_owned() }
 }
 
 fn mode(width: u32, height: u32, refresh_millihz: u32) -> Mode {

@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+mod agents;
+
 use punktfunk_core::input::InputEvent;
 use punktfunk_core::line::{AudioSender, Burst, FrameSender, SubmitError};
 use punktfunk_core::media::{
@@ -17,6 +19,7 @@ use punktfunk_core::media::{
     SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
+use punktfunk_host::agent::{Agent, AgentError, AgentStarter, Local, ProfileNumber};
 use punktfunk_host::audio::{AudioError, AudioSource, AudioSpec};
 use punktfunk_host::capture::{CaptureError, CapturedFrame, FramePool, FrameSource, PixelFormat};
 use punktfunk_host::display::{
@@ -28,11 +31,15 @@ use punktfunk_host::session::{
     App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionOptions, Sessions,
 };
 use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
+use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const CARD: AppId = AppId(1);
 const PROGRAM: AppId = AppId(2);
 const BROKEN: AppId = AppId(3);
+const LONG: AppId = AppId(4);
+/// The client for whom there is no profile.
+const HOMELESS: u8 = 9;
 
 #[test]
 fn a_client_has_one_session_and_its_own_app_is_resumed() {
@@ -178,6 +185,64 @@ fn a_shutdown_ends_all_and_refuses_more() {
     assert_eq!(refused, SessionError::Stopping);
 }
 
+#[test]
+fn only_programs_need_an_agent_and_each_client_has_its_own_profile() {
+    let world = World::new(4);
+    world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
+    world.desk.launch(client(HOMELESS), CARD, mode(640, 360)).unwrap();
+    assert_eq!(*world.agents.profiles.lock().unwrap(), []);
+    world.desk.quit(client(HOMELESS));
+    let error = world.desk.launch(client(HOMELESS), LONG, mode(640, 360)).unwrap_err();
+    assert!(error.to_string().contains("there is no home left"), "{error}");
+    world.desk.launch(client(2), LONG, mode(640, 360)).unwrap();
+    world.desk.launch(client(3), LONG, mode(640, 360)).unwrap();
+    let profiles = world.agents.profiles.lock().unwrap().clone();
+    assert_eq!(profiles, [ProfileNumber(2), ProfileNumber(3)]);
+    assert!(world.agents.real.start(ProfileNumber(2)).is_err(), "a profile is in use twice");
+}
+
+#[test]
+fn an_agent_that_is_killed_ends_its_session_and_no_other() {
+    let world = World::new(4);
+    let killed = world.desk.launch(client(1), LONG, mode(640, 360)).unwrap();
+    let agent = world.agents_running();
+    world.desk.launch(client(2), LONG, mode(640, 360)).unwrap();
+    kill_process(agent[0], Signal::KILL).unwrap();
+    world.until(|| world.desk.running(client(1)).is_none(), "the agent's end was not noticed");
+    let Some(EndReason::DisplayLost(reason)) = world.ended(killed.session) else {
+        panic!("{:?}", world.ended(killed.session))
+    };
+    assert!(reason.contains("agent is gone"), "{reason}");
+    assert!(world.desk.running(client(2)).is_some());
+    assert_eq!(world.runtime_entries(), 1, "what it left is cleared up");
+    world.desk.launch(client(1), LONG, mode(640, 360)).expect("the profile is free again");
+}
+
+#[test]
+fn launching_and_quitting_again_and_again_leaves_nothing() {
+    let world = World::new(1);
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let cycle = || {
+        world.desk.launch(client(1), LONG, mode(640, 360)).unwrap();
+        world.desk.quit(client(1));
+        assert_eq!((world.runtime_entries(), world.agents_running()), (0, vec![]));
+    };
+    cycle();
+    // Other tests of this program come and go: the smallest of some looks is ours.
+    let looks = |what: &str| {
+        (0..15)
+            .map(|_| {
+                cycle();
+                count(what)
+            })
+            .min()
+    };
+    for what in ["fd", "task"] {
+        let (early, late) = (looks(what), looks(what));
+        assert!(late <= early.map(|count| count + 10), "{what}: {early:?}, later {late:?}");
+    }
+}
+
 fn client(number: u8) -> ClientId {
     ClientId([number; 32])
 }
@@ -188,6 +253,7 @@ fn mode(width: u32, height: u32) -> Mode {
 
 struct World {
     desk: Sessions,
+    agents: Arc<Counted>,
     outputs: Arc<AtomicUsize>,
     kill_display: Arc<AtomicBool>,
     gate: Gate,
@@ -204,6 +270,8 @@ impl World {
             kill: Arc::clone(&kill_display),
             gate: gate.clone(),
         });
+        let agents =
+            Arc::new(Counted { real: agents::starter(runtime.path()), profiles: Mutex::default() });
         let app = |id: AppId, title: &str, words: &[&str]| App {
             id,
             title: title.to_owned(),
@@ -220,17 +288,22 @@ impl World {
                 app(CARD, "Card", &[]),
                 app(PROGRAM, "Program", &["true"]),
                 app(BROKEN, "Broken", &["/no/such/program"]),
+                app(LONG, "Long", &["sh", "-c", "setsid sleep 600 & exec sleep 600"]),
             ],
             displays: BTreeMap::from([("fake".to_owned(), display)]),
             encoder: Arc::new(FakeEncoders),
             codecs: vec![Codec::H264],
             sound: |_, _| Box::new(Quiet),
             max_sessions,
-            runtime_dir: runtime.path().join("sessions"),
+            agents: agents.clone(),
+            profile: Box::new(|client| match client.0[0] {
+                HOMELESS => Err("there is no home left".to_owned()),
+                number => Ok(ProfileNumber(number.into())),
+            }),
         });
         let media = UdpSocket::bind("127.0.0.1:0").unwrap();
         media.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { desk, outputs, kill_display, gate, runtime, media }
+        Self { desk, agents, outputs, kill_display, gate, runtime, media }
     }
 
     fn until(&self, done: impl Fn() -> bool, otherwise: &str) {
@@ -270,6 +343,21 @@ impl World {
         std::fs::read_dir(dir).map_or(0, Iterator::count)
     }
 
+    /// The agents of this world that run, the oldest first.
+    fn agents_running(&self) -> Vec<Pid> {
+        let folder = self.runtime.path().as_os_str().as_encoded_bytes();
+        let mut agents: Vec<i32> = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                words.windows(folder.len()).any(|window| window == folder)
+            })
+            .collect();
+        agents.sort_unstable();
+        agents.into_iter().filter_map(Pid::from_raw).collect()
+    }
+
     fn stream(&self) -> (StreamSpec, StreamLine, Receiver<EndReason>) {
         let (tell, ended) = channel();
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -295,6 +383,27 @@ impl World {
             on_end: Box::new(move |reason| tell.send(reason).unwrap_or_default()),
         };
         (spec, line, ended)
+    }
+}
+
+/// Real agents, and the profiles they were started for.
+struct Counted {
+    real: Local,
+    profiles: Mutex<Vec<ProfileNumber>>,
+}
+
+impl AgentStarter for Counted {
+    fn describe(&self) -> String {
+        self.real.describe()
+    }
+
+    fn isolates(&self) -> bool {
+        self.real.isolates()
+    }
+
+    fn start(&self, profile: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
+        self.profiles.lock().unwrap().push(profile);
+        self.real.start(profile)
     }
 }
 
@@ -334,6 +443,10 @@ impl DisplayBackend for FakeDisplay {
 
     fn probe(&self) -> Result<ProbeReport, DisplayError> {
         Ok(ProbeReport { detail: "always there".to_owned(), proven: true })
+    }
+
+    fn needs_agent(&self) -> bool {
+        false
     }
 
     fn open(&self, spec: &OutputSpec) -> Result<Box<dyn VirtualOutput>, DisplayError> {

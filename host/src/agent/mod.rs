@@ -9,6 +9,7 @@
 //! Deliberately absent: what a compositor or a sound server is. Those rooms use these hands.
 
 mod client;
+mod local;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use client::open;
+pub use local::Local;
 
 /// Brings agents to life.
 pub trait AgentStarter: Send + Sync {
@@ -142,3 +144,6 @@ pub enum AgentError {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

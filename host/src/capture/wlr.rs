@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,13 +52,13 @@ pub struct WlrSource {
 }
 
 impl WlrSource {
-    /// Captures the first output of the compositor that listens at `socket`.
+    /// Captures the first output of the compositor at the other end of `stream`.
     ///
     /// # Errors
-    /// Nobody listens there, or the compositor has no screencopy.
-    pub fn open(socket: &Path) -> Result<Self, CaptureError> {
+    /// The compositor does not answer, or has no screencopy.
+    pub fn open(stream: UnixStream) -> Result<Self, CaptureError> {
         let io = |source| failed("connecting to the compositor", source);
-        let mut link = Link::connect(socket).map_err(io)?;
+        let mut link = Link::over(stream).map_err(io)?;
         let mut state = State::default();
         let _registry = link.registry();
         link.roundtrip(&mut state).map_err(io)?;

@@ -20,6 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
 use super::ServeArguments;
+use crate::agent::{AgentStarter, Local};
 use crate::audio::silence::SilenceSource;
 use crate::audio::tone::ToneSource;
 use crate::audio::{AudioSource, AudioSpec};
@@ -49,11 +50,8 @@ pub(super) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
              no privileges)"
         );
     }
-    // Files of the host are for the host alone, and programs that lose their parent stay ours to end.
+    // Files of the host are for the host alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        warn!(%error, "orphaned programs cannot be adopted");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("pf-control")
@@ -96,6 +94,7 @@ async fn serve(
             .iter()
             .map(|app| format!("the app \"{}\" is not offered: {}", app.title, app.reason)),
     );
+    let agents: Arc<dyn AgentStarter> = Arc::new(Local::new(session_dir(&socket), None));
     let sessions = Arc::new(Sessions::new(SessionOptions {
         apps: apps.clone(),
         displays: rooms.displays.clone(),
@@ -103,7 +102,11 @@ async fn serve(
         codecs: rooms.codecs.clone(),
         sound,
         max_sessions: config.limits.sessions,
-        runtime_dir: session_dir(&socket),
+        agents,
+        profile: {
+            let store = store.clone();
+            Box::new(move |client| store.profile_of(client).map_err(|error| error.to_string()))
+        },
     }));
     let mode = if arguments.foreground { DeskMode::Prompt } else { DeskMode::Armed };
     let pairing = PairingDesk::new(DeskOptions::new(mode));

@@ -12,11 +12,12 @@ pub mod sway;
 pub(crate) mod wayland;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use punktfunk_core::media::Mode;
 
+use crate::agent::Agent;
 use crate::capture::FrameSource;
 use crate::input::InputSink;
 
@@ -30,6 +31,9 @@ pub trait DisplayBackend: Send + Sync {
     /// # Errors
     /// [`DisplayError::Unavailable`] names the missing thing and what to do about it.
     fn probe(&self) -> Result<ProbeReport, DisplayError>;
+
+    /// Whether an output needs programs, and so an agent to start them.
+    fn needs_agent(&self) -> bool;
 
     /// Opens one output and returns when it can be captured. Blocks for up to ten seconds.
     ///
@@ -48,15 +52,15 @@ pub struct ProbeReport {
 }
 
 /// What a virtual output shall be.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OutputSpec {
     /// Size and refresh.
     pub mode: Mode,
-    /// A folder of mode 0700 that belongs to this session alone (sockets, configuration); the caller removes it.
-    pub runtime_dir: PathBuf,
+    /// The hands of the session, for a backend that [needs them](DisplayBackend::needs_agent).
+    pub agent: Option<Arc<dyn Agent>>,
 }
 
-/// One virtual output and whatever runs it. Dropping it ends every process it started and removes its sockets.
+/// One virtual output and whatever runs it. Dropping it ends what it started; its sockets go with the session's folder.
 pub trait VirtualOutput: Send {
     /// The mode in force.
     fn mode(&self) -> Mode;

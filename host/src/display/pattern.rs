@@ -37,6 +37,10 @@ impl DisplayBackend for PatternBackend {
         Ok(ProbeReport { detail: "test card, drawn by the host itself".to_owned(), proven: true })
     }
 
+    fn needs_agent(&self) -> bool {
+        false
+    }
+
     fn open(&self, spec: &OutputSpec) -> Result<Box<dyn VirtualOutput>, DisplayError> {
         let stage = Arc::new(Stage::new(spec.mode));
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stage));

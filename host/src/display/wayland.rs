@@ -5,15 +5,13 @@
 //! belongs to another thread.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, SockAddr, Socket, Type};
 use wayland_client::backend::WaylandError;
 use wayland_client::protocol::wl_callback::WlCallback;
 use wayland_client::protocol::wl_registry::WlRegistry;
@@ -27,12 +25,11 @@ pub(crate) struct Link<S: 'static> {
 }
 
 impl<S: 'static> Link<S> {
-    /// Connects to the compositor's socket at `path`.
+    /// Speaks over a stream that is connected to a compositor.
     ///
     /// # Errors
-    /// Nobody listens there, or nobody accepts within [`ROUNDTRIP_PATIENCE`].
-    pub(crate) fn connect(path: &Path) -> io::Result<Self> {
-        let stream = connect_within(path, ROUNDTRIP_PATIENCE)?;
+    /// The connection cannot be used.
+    pub(crate) fn over(stream: UnixStream) -> io::Result<Self> {
         let connection = Connection::from_socket(stream).map_err(io::Error::other)?;
         let queue = connection.new_event_queue();
         Ok(Self { connection, queue })
@@ -120,19 +117,6 @@ impl<S: 'static> Link<S> {
     }
 }
 
-/// Connects to a compositor's socket. One that hangs accepts nobody, and once its short queue is full a plain `connect`
-/// waits for ever; this one gives up after `patience`, which also bounds each later write.
-///
-/// # Errors
-/// Nobody listens there, or the queue stays full.
-pub(super) fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The kernel counts a local connect as a write.
-    socket.set_write_timeout(Some(patience))?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    Ok(UnixStream::from(OwnedFd::from(socket)))
-}
-
 /// Set when the compositor has answered a [`Link::roundtrip`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answered(Arc<AtomicBool>);
@@ -160,24 +144,3 @@ fn wait(fd: &impl AsFd, flags: PollFlags, timeout: Duration) -> io::Result<bool>
 
 const ROUNDTRIP_PATIENCE: Duration = Duration::from_secs(5);
 const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connecting_to_a_compositor_that_accepts_nobody_ends() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
-        let hung = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        hung.bind(&SockAddr::unix(&path).unwrap()).unwrap();
-        hung.listen(1).unwrap();
-        let (done, is_done) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let tries = (0..4).map(|_| connect_within(&path, Duration::from_millis(20)));
-            let _ = done.send(tries.collect::<Vec<_>>());
-        });
-        let tries = is_done.recv_timeout(Duration::from_secs(20)).expect("connect hangs");
-        assert!(tries[0].is_ok() && tries[3].is_err(), "{tries:?}");
-    }
-}

@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use punktfunk_core::input::{InputEvent, KeyCode, PointerButton, ScrollAxis};
@@ -47,16 +47,16 @@ pub struct WlrSink {
 }
 
 impl WlrSink {
-    /// Makes devices on the first seat and output of the compositor that listens at `socket`.
+    /// Makes devices on the first seat and output of the compositor at the other end of `stream`.
     ///
     /// # Errors
-    /// Nobody listens there, or the compositor has no virtual devices.
-    pub fn open(socket: &Path) -> Result<Self, InputError> {
-        Self::open_at(socket).map_err(|error| lost(&error))
+    /// The compositor does not answer, or has no virtual devices.
+    pub fn open(stream: UnixStream) -> Result<Self, InputError> {
+        Self::open_on(stream).map_err(|error| lost(&error))
     }
 
-    fn open_at(socket: &Path) -> io::Result<Self> {
-        let mut link = Link::connect(socket)?;
+    fn open_on(stream: UnixStream) -> io::Result<Self> {
+        let mut link = Link::over(stream)?;
         let mut state = State::default();
         let _registry = link.registry();
         link.roundtrip(&mut state)?;

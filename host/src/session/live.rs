@@ -1,20 +1,20 @@
-//! The thread of one session, `pf-session`: it owns the output, the app's programs and the stream's threads.
+//! The thread of one session, `pf-session`: it owns the agent, the output, the app's programs and the stream's threads.
 //!
-//! Everything that happens to a session arrives in its inbox; between messages it looks after the programs and the
-//! compositor a few times a second. What to do follows from [`super::state`]; this file only does it.
+//! Everything that happens to a session arrives in its inbox; between messages it looks after the agent, the compositor
+//! and the programs a few times a second. What to do follows from [`super::state`]; this file only does it.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use punktfunk_core::media::{FrameTrace, Mode};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::programs::Programs;
 use super::state::{Action, Event, State, StreamNumber, step};
 use super::{App, PreparedStream, SessionError, SessionId, StreamGrant};
+use crate::agent::{Agent, AgentStarter, ProfileNumber};
 use crate::audio::{AudioSource, AudioSpec};
 use crate::display::{DisplayBackend, OutputSpec, VirtualOutput};
 use crate::encode::EncoderBackend;
@@ -42,7 +42,9 @@ pub(super) struct Making {
     pub(super) display: Arc<dyn DisplayBackend>,
     pub(super) encoder: Arc<dyn EncoderBackend>,
     pub(super) sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
-    pub(super) runtime_dir: PathBuf,
+    pub(super) agents: Arc<dyn AgentStarter>,
+    /// The client's profile, if the session consists of programs; a test card needs nobody to start any.
+    pub(super) profile: Option<ProfileNumber>,
     pub(super) view: Arc<Mutex<View>>,
     pub(super) inbox: Receiver<Command>,
     pub(super) own_inbox: Sender<Command>,
@@ -98,7 +100,7 @@ struct Session {
     sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
     streams: u64,
     traces: Option<Receiver<FrameTrace>>,
-    runtime_dir: PathBuf,
+    agent: Option<Arc<dyn Agent>>,
     view: Arc<Mutex<View>>,
     inbox: Receiver<Command>,
     own_inbox: Sender<Command>,
@@ -106,15 +108,14 @@ struct Session {
 
 impl Session {
     fn open(making: Making) -> Result<Self, String> {
-        let Making { id, app, mode, display, runtime_dir, .. } = making;
-        make_private_dir(&runtime_dir)
-            .map_err(|error| format!("{} could not be made: {error}", runtime_dir.display()))?;
-        let spec = OutputSpec { mode, runtime_dir: runtime_dir.clone() };
+        let Making { id, app, mode, display, .. } = making;
+        let agent = making.profile.map(|profile| making.agents.start(profile)).transpose();
+        let agent = agent.map_err(|error| error.to_string())?;
+        let spec = OutputSpec { mode, agent: agent.clone() };
         let opened = display.open(&spec).map_err(|error| with_sources(&error)).and_then(|output| {
-            let mark = format!("{}-{}", std::process::id(), id.0);
-            Ok((Programs::start(&app, &output.child_env(), &mark)?, output))
+            Ok((Programs::start(&app, agent.as_deref(), &output.child_env())?, output))
         });
-        let (programs, output) = opened.inspect_err(|_| remove_dir(&runtime_dir))?;
+        let (programs, output) = opened.inspect_err(|_| end(agent.as_deref()))?;
         let backend = display.name();
         info!(app = %app.title, backend, mode = %output.mode(), "the app runs");
         Ok(Self {
@@ -126,7 +127,7 @@ impl Session {
             sound: making.sound,
             streams: 0,
             traces: None,
-            runtime_dir,
+            agent,
             view: making.view,
             inbox: making.inbox,
             own_inbox: making.own_inbox,
@@ -186,6 +187,10 @@ impl Session {
     }
 
     fn look_after(&mut self) -> Option<Event<Arc<StreamHandle>>> {
+        let agent = self.agent.as_ref().map_or(Ok(()), |agent| agent.check());
+        if let Err(error) = agent {
+            return Some(Event::End(EndReason::DisplayLost(error.to_string())));
+        }
         if let Err(error) = self.output.check() {
             return Some(Event::End(EndReason::DisplayLost(with_sources(&error))));
         }
@@ -285,7 +290,7 @@ impl Session {
     fn close(mut self, reason: EndReason) {
         self.collect_traces();
         self.output.close(GRACE);
-        remove_dir(&self.runtime_dir);
+        end(self.agent.as_deref());
         info!(session = self.id.0, app = %self.app.title, ?reason, "the session has ended");
         {
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
@@ -350,23 +355,9 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn make_private_dir(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if let Some(parent) = dir.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
-    // A folder that is already there was left by a daemon that was killed; its contents are not to be trusted.
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    std::fs::DirBuilder::new().mode(0o700).create(dir)
-}
-
-pub(super) fn remove_dir(dir: &std::path::Path) {
-    if let Err(error) = std::fs::remove_dir_all(dir)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        warn!(dir = %dir.display(), %error, "a folder of sessions could not be removed");
+/// Ends whatever is left of a session once its programs and its output have had their time: what left their groups.
+fn end(agent: Option<&dyn Agent>) {
+    if let Some(agent) = agent {
+        agent.end(Duration::ZERO);
     }
 }

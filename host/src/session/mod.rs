@@ -18,7 +18,7 @@ use crate::input::InputSink;
 use crate::stream::{EndReason, Peer, StreamControl, StreamLine, StreamSpec};
 
 pub use crate::store::ClientId;
-pub use table::{SessionOptions, Sessions};
+pub use table::{Profiles, SessionOptions, Sessions};
 
 /// An app's number: positive, stable across restarts, below 2^31.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

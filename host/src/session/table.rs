@@ -4,7 +4,6 @@
 //! ([`super::live`]); this table only finds it. Its lock is held for look-ups, never while something starts or ends.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +15,7 @@ use super::live::{self, Command, Making, View};
 use super::{
     App, AppId, ClientId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
 };
+use crate::agent::{AgentStarter, ProfileNumber};
 use crate::audio::{AudioSource, AudioSpec};
 use crate::display::DisplayBackend;
 use crate::encode::EncoderBackend;
@@ -35,9 +35,14 @@ pub struct SessionOptions {
     pub sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
     /// How many clients may play at once, at least 1.
     pub max_sessions: usize,
-    /// A folder for the sessions' sockets; each session gets one of its own in it.
-    pub runtime_dir: PathBuf,
+    /// Starts the agents of those sessions that consist of programs.
+    pub agents: Arc<dyn AgentStarter>,
+    /// The profile that a client plays in, no two clients in the same; the error is a sentence for people.
+    pub profile: Profiles,
 }
+
+/// Finds the profile of a client.
+pub type Profiles = Box<dyn Fn(ClientId) -> Result<ProfileNumber, String> + Send + Sync>;
 
 /// The host's sessions.
 pub struct Sessions {
@@ -128,6 +133,8 @@ impl Sessions {
         let display = self.options.displays.get(&app.display).cloned().ok_or_else(|| {
             refuse(format!("the display backend \"{}\" does not work here", app.display))
         })?;
+        let needs_agent = display.needs_agent() || !app.commands.is_empty();
+        let profile = needs_agent.then(|| (self.options.profile)(client)).transpose();
         let view = Arc::new(Mutex::new(View::new(mode)));
         let (inbox, messages) = std::sync::mpsc::channel();
         let making = Making {
@@ -137,7 +144,8 @@ impl Sessions {
             display,
             encoder: Arc::clone(&self.options.encoder),
             sound: self.options.sound,
-            runtime_dir: self.options.runtime_dir.join(id.0.to_string()),
+            agents: Arc::clone(&self.options.agents),
+            profile: profile.map_err(refuse)?,
             view: Arc::clone(&view),
             inbox: messages,
             own_inbox: inbox.clone(),
@@ -326,9 +334,6 @@ impl SessionDesk for Sessions {
         for session in live {
             session.end(reason.clone());
         }
-        super::programs::end_orphans();
-        // With it goes what a daemon that was killed has left there.
-        live::remove_dir(&self.options.runtime_dir);
     }
 }
 

@@ -1,15 +1,15 @@
 //! A paired client: its types and its rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::MAX_NAME_CHARS;
+use super::{MAX_NAME_CHARS, MAX_PROFILES};
 
 /// A paired client: the SHA-256 of its certificate's DER bytes. Written as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,6 +172,28 @@ pub(super) fn set_seen(
         params![id.0, now.cast_signed(), remote.to_string()],
     )?;
     Ok(())
+}
+
+/// The client's profile, made if it has none; `None` if all are taken.
+pub(super) fn profile(connection: &Connection, id: ClientId) -> rusqlite::Result<Option<u16>> {
+    let known = connection
+        .query_row("SELECT number FROM profile WHERE client = ?1", [id.0], |row| row.get(0))
+        .optional()?;
+    if known.is_some() {
+        return Ok(known);
+    }
+    let taken: BTreeSet<u16> = connection
+        .prepare("SELECT number FROM profile")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let free = (0..MAX_PROFILES).find(|number| !taken.contains(number));
+    if let Some(number) = free {
+        connection.execute(
+            "INSERT INTO profile (client, number) VALUES (?1, ?2)",
+            params![id.0, number],
+        )?;
+    }
+    Ok(free)
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<PairedClient> {

@@ -22,6 +22,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use zeroize::Zeroizing;
 
+use crate::agent::ProfileNumber;
+
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
 
 /// As many clients as one host remembers.
@@ -30,6 +32,9 @@ pub const MAX_CLIENTS: usize = 512;
 pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 /// The longest name of a client, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
+
+/// As many profiles one host keeps, numbered from 0.
+pub const MAX_PROFILES: u16 = 64;
 
 /// A client's "last seen" is written at most this often: it is a courtesy to the owner and not worth a flush per
 /// request.
@@ -127,6 +132,15 @@ pub enum StoreError {
     TooManyClients {
         /// The limit.
         max: usize,
+    },
+    /// Every profile belongs to a client.
+    #[error(
+        "{max} devices have played on this host, which is as many homes as it keeps; this one \
+         gets none"
+    )]
+    TooManyProfiles {
+        /// The limit.
+        max: u16,
     },
     /// The certificate's length is outside `1..=16384` bytes.
     #[error("a certificate of {got} bytes is outside 1..={MAX_CERTIFICATE_BYTES}")]
@@ -313,6 +327,21 @@ impl Store {
             client.last_seen_at = now;
         }
         Ok(())
+    }
+
+    /// The profile that this client plays in: the one it had before, or the smallest number that is nobody's. It stays
+    /// the client's, also when the client is removed.
+    ///
+    /// # Errors
+    /// All are taken, or the disk failed.
+    pub fn profile_of(&self, id: ClientId) -> Result<ProfileNumber, StoreError> {
+        let doing = "find a device's profile";
+        let mut connection = self.connection();
+        let transaction = connection.transaction().map_err(sql(doing))?;
+        let profile = client::profile(&transaction, id).map_err(sql(doing))?;
+        let number = profile.ok_or(StoreError::TooManyProfiles { max: MAX_PROFILES })?;
+        transaction.commit().map_err(sql(doing))?;
+        Ok(ProfileNumber(number))
     }
 
     /// The host's identity, if one was made.

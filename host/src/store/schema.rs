@@ -18,7 +18,7 @@ use super::{StoreError, as_damaged};
 pub(super) struct Schema(pub(super) &'static [&'static str]);
 
 /// The schema of this daemon.
-pub(super) const SHIPPED: Schema = Schema(&[V1]);
+pub(super) const SHIPPED: Schema = Schema(&[V1, V2]);
 
 /// Identity and clients.
 pub(super) const V1: &str = "
@@ -42,6 +42,15 @@ CREATE TABLE client (
     paired_at INTEGER NOT NULL,
     last_seen_at INTEGER NOT NULL,
     remote TEXT
+) STRICT;
+";
+
+/// The profile of each client that has played. It has no reference to the client: one that is removed and paired again
+/// finds its home.
+pub(super) const V2: &str = "
+CREATE TABLE profile (
+    client BLOB PRIMARY KEY,
+    number INTEGER NOT NULL UNIQUE
 ) STRICT;
 ";
 

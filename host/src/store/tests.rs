@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
 
-use super::schema::{Schema, V1};
+use super::schema::{Schema, V1, V2};
 use super::*;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
@@ -95,6 +95,34 @@ fn visits_are_written_seldom() {
 }
 
 #[test]
+fn each_client_has_a_profile_of_its_own_and_keeps_it() {
+    let (_parent, folder) = folder();
+    let store = Store::open(&folder).unwrap();
+    let id = |number: u8| ClientId([number; 32]);
+    let profile = |store: &Store, number| store.profile_of(id(number)).map(|profile| profile.0);
+    assert_eq!(profile(&store, 7).unwrap(), 0);
+    assert_eq!(profile(&store, 3).unwrap(), 1);
+    assert_eq!(profile(&store, 7).unwrap(), 0);
+    // It is paired, removed and paired again: its home is still there.
+    let client = store.add_client(new_client(b"certificate", "TV")).unwrap();
+    assert_eq!(store.profile_of(client.id).unwrap().0, 2);
+    store.remove_client(client.id).unwrap();
+    drop(store);
+    let store = Store::open(&folder).unwrap();
+    store.add_client(new_client(b"certificate", "TV")).unwrap();
+    assert_eq!(store.profile_of(client.id).unwrap().0, 2);
+
+    store.connection().execute("DELETE FROM profile WHERE number = 1", []).unwrap();
+    assert_eq!(profile(&store, 100).unwrap(), 1, "the smallest free number");
+    for number in 101..101 + MAX_PROFILES as u8 - 3 {
+        profile(&store, number).unwrap();
+    }
+    let full = profile(&store, 99).unwrap_err();
+    assert!(matches!(full, StoreError::TooManyProfiles { max: MAX_PROFILES }), "{full:?}");
+    assert_eq!(profile(&store, 7).unwrap(), 0, "those who have one keep it");
+}
+
+#[test]
 fn limits_hold() {
     let (_parent, folder) = folder();
     let store = Store::open(&folder).unwrap();
@@ -143,25 +171,25 @@ fn one_daemon_at_a_time() {
 }
 
 /// What a later daemon might add: a column with a default, and a table.
-const V2: &str = "
+const LATER: &str = "
 ALTER TABLE client ADD COLUMN permissions INTEGER NOT NULL DEFAULT 7;
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 ";
 /// A change that an older daemon must not meet.
-const V3: &str = "UPDATE compatibility SET min_reader = 3 WHERE id = 1;";
+const FORBIDS: &str = "UPDATE compatibility SET min_reader = 4 WHERE id = 1;";
 
 #[test]
 fn an_older_daemon_opens_and_writes_a_newer_database() {
     let (_parent, folder) = folder();
     drop(Store::open(&folder).unwrap());
-    let newer = Store::open_with(&folder, Schema(&[V1, V2])).unwrap();
+    let newer = Store::open_with(&folder, Schema(&[V1, V2, LATER])).unwrap();
     newer.add_client(new_client(b"by the newer", "New")).unwrap();
     drop(newer);
     let older = Store::open(&folder).unwrap();
     assert!(older.paired_client_by_certificate(b"by the newer").is_some());
     older.add_client(new_client(b"by the older", "Old")).unwrap();
     drop(older);
-    let newer = Store::open_with(&folder, Schema(&[V1, V2])).unwrap();
+    let newer = Store::open_with(&folder, Schema(&[V1, V2, LATER])).unwrap();
     assert!(newer.paired_client_by_certificate(b"by the older").is_some());
     let sum: i64 = newer
         .connection()
@@ -171,12 +199,26 @@ fn an_older_daemon_opens_and_writes_a_newer_database() {
 }
 
 #[test]
+fn a_daemon_that_knows_no_profiles_opens_a_database_with_some() {
+    let (_parent, folder) = folder();
+    let store = Store::open(&folder).unwrap();
+    let client = store.add_client(new_client(b"certificate", "TV")).unwrap();
+    store.profile_of(client.id).unwrap();
+    drop(store);
+    let older = Store::open_with(&folder, Schema(&[V1])).unwrap();
+    assert!(older.paired_client_by_certificate(b"certificate").is_some());
+    older.remove_client(client.id).unwrap();
+    drop(older);
+    assert_eq!(Store::open(&folder).unwrap().profile_of(client.id).unwrap().0, 0);
+}
+
+#[test]
 fn a_database_that_forbids_older_readers_is_left_alone() {
     let (_parent, folder) = folder();
-    drop(Store::open_with(&folder, Schema(&[V1, V2, V3])).unwrap());
+    drop(Store::open_with(&folder, Schema(&[V1, V2, LATER, FORBIDS])).unwrap());
     let before = fs::read(folder.join(DATABASE_NAME)).unwrap();
     let error = Store::open(&folder).unwrap_err();
-    assert!(matches!(error, StoreError::TooNew { min_reader: 3, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { min_reader: 4, known: 2, .. }), "{error}");
     assert_eq!(fs::read(folder.join(DATABASE_NAME)).unwrap(), before);
 }
 

@@ -40,6 +40,8 @@ class Daemon:
         self.folder.chmod(0o755)
         self.binary = self.folder / "punktfunk-host"
         shutil.copy(binary, self.binary)
+        # What the daemon starts lies beside it.
+        shutil.copy(Path(binary).with_name("punktfunk-agent"), self.folder)
         self.environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/bash", "LANG": "C.UTF-8", "TERM": "dumb",
             "USER": "nobody", "RUST_BACKTRACE": "1", "RUST_LOG": os.environ.get("RUST_LOG", "info"),

@@ -3,13 +3,14 @@
 //! Every exchange is one connection: request, reply, close. A reply is bounded in size and in time, so a stuck
 //! compositor cannot hold a thread of ours.
 
-use std::io::{self, Read, Write};
-use std::path::Path;
-use std::time::Duration;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
+use punktfunk_agent::channel;
+use rustix::event::PollFlags;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::Deserialize;
-
-use crate::display::wayland::connect_within;
 
 /// One output as sway describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -29,21 +30,21 @@ pub(super) struct CurrentMode {
     pub(super) refresh: i64,
 }
 
-/// The outputs.
+/// The outputs, asked for over a connection of its own.
 ///
 /// # Errors
-/// The socket does not answer, or not with a list of outputs.
-pub(super) fn outputs(socket: &Path) -> io::Result<Vec<Output>> {
-    let reply = exchange(socket, GET_OUTPUTS, "")?;
+/// Sway does not answer, or not with a list of outputs.
+pub(super) fn outputs(stream: OwnedFd) -> io::Result<Vec<Output>> {
+    let reply = exchange(stream, GET_OUTPUTS, "")?;
     serde_json::from_slice(&reply).map_err(io::Error::other)
 }
 
 /// Runs a command line of sway's configuration language.
 ///
 /// # Errors
-/// The socket does not answer, or sway refused the command (its words are the error's text).
-pub(super) fn run(socket: &Path, command: &str) -> io::Result<()> {
-    let reply = exchange(socket, RUN_COMMAND, command)?;
+/// Sway does not answer, or refused the command (its words are the error's text).
+pub(super) fn run(stream: OwnedFd, command: &str) -> io::Result<()> {
+    let reply = exchange(stream, RUN_COMMAND, command)?;
     let results: Vec<CommandResult> = serde_json::from_slice(&reply).map_err(io::Error::other)?;
     match results.into_iter().find(|result| !result.success) {
         Some(refused) => {
@@ -59,11 +60,65 @@ struct CommandResult {
     error: Option<String>,
 }
 
-fn exchange(socket: &Path, kind: u32, payload: &str) -> io::Result<Vec<u8>> {
-    let mut stream = connect_within(socket, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(&request(kind, payload))?;
-    read_reply(&mut stream, kind)
+fn exchange(stream: OwnedFd, kind: u32, payload: &str) -> io::Result<Vec<u8>> {
+    let mut question = Question::ask(stream, kind, payload)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(reply) = question.reply()? {
+            return Ok(reply);
+        }
+        if !channel::wait(&question.stream, PollFlags::IN, deadline)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "sway does not answer"));
+        }
+    }
+}
+
+/// A request whose reply is on its way. Nothing here ever waits: the other end of the connection is not ours, and who
+/// holds it could change how long a plain read or write waits.
+#[derive(Debug)]
+pub(super) struct Question {
+    stream: OwnedFd,
+    kind: u32,
+    heard: Vec<u8>,
+}
+
+impl Question {
+    /// Asks which sway this is, only to hear whether it answers.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub(super) fn version(stream: OwnedFd) -> io::Result<Self> {
+        Self::ask(stream, GET_VERSION, "")
+    }
+
+    fn ask(stream: OwnedFd, kind: u32, payload: &str) -> io::Result<Self> {
+        let request = request(kind, payload);
+        let sent = send(&stream, &request, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+        if sent < request.len() {
+            return Err(io::Error::other("sway takes no request"));
+        }
+        Ok(Self { stream, kind, heard: vec![] })
+    }
+
+    /// The reply, if all of it is there.
+    ///
+    /// # Errors
+    /// The connection is gone, or the reply is none.
+    pub(super) fn reply(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut chunk = [0; 4096];
+        loop {
+            match recv(&self.stream, &mut chunk, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((count, _)) => self.heard.extend_from_slice(&chunk[..count]),
+                Err(rustix::io::Errno::AGAIN) => return Ok(None),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(reply) = read_reply(&self.heard, self.kind)? {
+                return Ok(Some(reply.to_vec()));
+            }
+        }
+    }
 }
 
 /// Lengths and types are in the machine's own byte order; both ends are on this machine.
@@ -77,33 +132,34 @@ fn request(kind: u32, payload: &str) -> Vec<u8> {
     message
 }
 
-fn read_reply(from: &mut impl Read, kind: u32) -> io::Result<Vec<u8>> {
-    let mut magic = [0; MAGIC.len()];
-    let (mut length, mut got_kind) = ([0; 4], [0; 4]);
-    from.read_exact(&mut magic)?;
-    from.read_exact(&mut length)?;
-    from.read_exact(&mut got_kind)?;
-    if &magic != MAGIC || u32::from_ne_bytes(got_kind) != kind {
+/// The reply in `bytes`, or `None` if it is not complete.
+fn read_reply(bytes: &[u8], kind: u32) -> io::Result<Option<&[u8]>> {
+    let Some((head, rest)) = bytes.split_at_checked(HEADER_BYTES) else { return Ok(None) };
+    let number = |at: usize| {
+        let mut word = [0; 4];
+        word.copy_from_slice(&head[at..at + 4]);
+        u32::from_ne_bytes(word)
+    };
+    if !head.starts_with(MAGIC) || number(MAGIC.len() + 4) != kind {
         return Err(io::Error::other("the answer is not one of sway's IPC"));
     }
-    let length = u32::from_ne_bytes(length) as usize;
+    let length = number(MAGIC.len()) as usize;
     if length > MAX_REPLY_BYTES {
         return Err(io::Error::other(format!(
             "the answer has {length} bytes, the limit is {MAX_REPLY_BYTES}"
         )));
     }
-    let mut reply = vec![0; length];
-    from.read_exact(&mut reply)?;
-    Ok(reply)
+    Ok(rest.get(..length))
 }
 
 const MAGIC: &[u8; 6] = b"i3-ipc";
 const HEADER_BYTES: usize = MAGIC.len() + 8;
 const RUN_COMMAND: u32 = 0;
 const GET_OUTPUTS: u32 = 3;
+const GET_VERSION: u32 = 7;
 /// The largest answer that is read, in bytes; a list of outputs has a few thousand.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
-/// How long one read or write may take.
+/// How long a reply may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -115,15 +171,16 @@ mod tests {
     #[test]
     fn a_request_reads_back_as_a_reply() {
         let bytes = request(GET_OUTPUTS, "[]");
-        assert_eq!(read_reply(&mut bytes.as_slice(), GET_OUTPUTS).unwrap(), b"[]");
-        assert!(read_reply(&mut bytes.as_slice(), RUN_COMMAND).is_err());
+        assert_eq!(read_reply(&bytes, GET_OUTPUTS).unwrap(), Some(&b"[]"[..]));
+        assert_eq!(read_reply(&bytes[..bytes.len() - 1], GET_OUTPUTS).unwrap(), None);
+        assert!(read_reply(&bytes, RUN_COMMAND).is_err());
     }
 
     #[test]
     fn a_length_beyond_the_limit_is_refused_before_it_sizes_anything() {
         let mut bytes = request(GET_OUTPUTS, "");
         bytes[MAGIC.len()..MAGIC.len() + 4].copy_from_slice(&u32::MAX.to_ne_bytes());
-        let error = read_reply(&mut bytes.as_slice(), GET_OUTPUTS).unwrap_err();
+        let error = read_reply(&bytes, GET_OUTPUTS).unwrap_err();
         assert!(error.to_string().contains("limit"), "{error}");
     }
 
@@ -141,7 +198,7 @@ mod tests {
         fn no_answer_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let mut whole = MAGIC.to_vec();
             whole.extend_from_slice(&bytes);
-            let _ = read_reply(&mut whole.as_slice(), GET_OUTPUTS);
+            let _ = read_reply(&whole, GET_OUTPUTS);
         }
     }
 }

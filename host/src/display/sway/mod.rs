@@ -1,7 +1,7 @@
 //! Sway without a screen: one compositor per session, on wlroots' headless backend.
 //!
-//! The backend writes a configuration of its own, starts `sway` in the session's runtime folder, and speaks to it over
-//! its IPC socket: the output gets exactly the client's size and refresh, also while it runs. Pictures come out by
+//! The backend has a configuration of its own written into the session's runtime folder and `sway` started there, all by
+//! the session's agent, and speaks to it over its IPC socket: the output gets exactly the client's size and refresh, also while it runs. Pictures come out by
 //! screencopy ([`crate::capture::wlr`]), input goes in by virtual devices ([`crate::input::wlr`]). Software rendering
 //! (pixman) needs no GPU and is the default.
 //!
@@ -9,19 +9,20 @@
 //! and running as root: sway refuses that, and so does the probe, in words.
 
 mod ipc;
-mod process;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use punktfunk_core::media::Mode;
 
-use self::process::KeptProcess;
+use self::ipc::Question;
 use super::{DisplayBackend, DisplayError, OutputSpec, ProbeReport, VirtualOutput};
+use crate::agent::{Agent, AgentError, Process, ProcessSpec};
 use crate::capture::FrameSource;
 use crate::capture::wlr::WlrSource;
 use crate::input::InputSink;
@@ -48,29 +49,22 @@ impl SwayBackend {
         Self { options }
     }
 
-    fn command(&self, spec: &OutputSpec, files: &Files) -> Command {
-        let mut command = match find_program("setpriv") {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "sway"]);
-                command
-            }
-            None => Command::new("sway"),
-        };
-        command.arg("-c").arg(&files.config).env_clear();
-        for name in ["PATH", "HOME", "USER", "LANG", "LC_ALL", "XDG_DATA_DIRS"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
+    fn process(&self, agent: &dyn Agent) -> ProcessSpec {
+        let path = |name: &str| agent.runtime_dir().join(name).to_string_lossy().into_owned();
+        let renderer = if self.options.gpu { "gles2" } else { "pixman" };
+        let environment = [
+            ("SWAYSOCK", path(IPC)),
+            ("XDG_SESSION_TYPE", "wayland".to_owned()),
+            ("WLR_BACKENDS", "headless".to_owned()),
+            ("WLR_LIBINPUT_NO_DEVICES", "1".to_owned()),
+            ("WLR_RENDERER", renderer.to_owned()),
+        ];
+        ProcessSpec {
+            program: "sway".to_owned(),
+            arguments: vec!["-c".to_owned(), path(CONFIG)],
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+            keeps_last_words: true,
         }
-        command
-            .env("XDG_RUNTIME_DIR", &spec.runtime_dir)
-            .env("SWAYSOCK", &files.ipc)
-            .env("XDG_SESSION_TYPE", "wayland")
-            .env("WLR_BACKENDS", "headless")
-            .env("WLR_LIBINPUT_NO_DEVICES", "1")
-            .env("WLR_RENDERER", if self.options.gpu { "gles2" } else { "pixman" });
-        command
     }
 
     fn config(&self, mode: Mode) -> String {
@@ -122,34 +116,33 @@ impl DisplayBackend for SwayBackend {
             source,
         })?;
         let renderer = if self.options.gpu { "GPU" } else { "software" };
-        let care = if find_program("setpriv").is_some() {
-            ""
-        } else {
-            "; without `setpriv` (util-linux) it outlives a host that is killed"
-        };
         Ok(ProbeReport {
-            detail: format!("{version}, headless, {renderer} rendering{care}"),
+            detail: format!("{version}, headless, {renderer} rendering"),
             proven: !self.options.gpu,
         })
     }
 
+    fn needs_agent(&self) -> bool {
+        true
+    }
+
     fn open(&self, spec: &OutputSpec) -> Result<Box<dyn VirtualOutput>, DisplayError> {
         self.probe()?;
-        let files = Files::new(&spec.runtime_dir);
-        if files.ipc.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+        let Some(agent) = spec.agent.clone() else {
+            return Err(start("it runs in a session, and this one has no agent".to_owned()));
+        };
+        if agent.runtime_dir().join(IPC).as_os_str().len() > MAX_SOCKET_PATH_BYTES {
             return Err(start(format!(
                 "the folder {} is too long for a socket's name",
-                spec.runtime_dir.display()
+                agent.runtime_dir().display()
             )));
         }
-        fs::write(&files.config, self.config(spec.mode)).map_err(|source| DisplayError::Io {
-            doing: format!("writing {}", files.config.display()),
-            source,
-        })?;
-        let process = KeptProcess::spawn(self.command(spec, &files))
-            .map_err(|source| DisplayError::Io { doing: "starting sway".to_owned(), source })?;
-        // From here on dropping `output` ends the process and removes the files.
-        let mut output = SwayOutput { process, files, mode: spec.mode, wayland: None };
+        let refused = |error: AgentError| start(error.to_string());
+        agent.write_file(CONFIG, self.config(spec.mode).as_bytes()).map_err(refused)?;
+        let process = agent.spawn(&self.process(agent.as_ref())).map_err(refused)?;
+        // From here on dropping `output` ends the process.
+        let mut output =
+            SwayOutput { agent, process, mode: spec.mode, wayland: None, pulse: Pulse::default() };
         output.wait_until_ready()?;
         tracing::info!(mode = %spec.mode, "sway is ready");
         Ok(Box::new(output))
@@ -157,13 +150,13 @@ impl DisplayBackend for SwayBackend {
 }
 
 /// One sway and its one output.
-#[derive(Debug)]
 struct SwayOutput {
-    process: KeptProcess,
-    files: Files,
+    agent: Arc<dyn Agent>,
+    process: Box<dyn Process>,
     mode: Mode,
     /// The name of the Wayland socket, once there is one.
     wayland: Option<String>,
+    pulse: Pulse,
 }
 
 impl SwayOutput {
@@ -174,7 +167,9 @@ impl SwayOutput {
             if self.process.wait(LOOK_AGAIN) {
                 return Err(start(self.process.obituary().unwrap_or_default()));
             }
-            self.wayland = wayland_socket(&self.files.folder);
+            let sockets = self.agent.sockets().map_err(|error| start(error.to_string()))?;
+            // The session's folder is its own, so the one Wayland socket in it is this sway's.
+            self.wayland = sockets.into_iter().find(|name| name.starts_with("wayland-"));
             if self.wayland.is_some() && self.has_mode(self.mode).unwrap_or(false) {
                 return Ok(());
             }
@@ -185,7 +180,7 @@ impl SwayOutput {
     }
 
     fn has_mode(&self, mode: Mode) -> io::Result<bool> {
-        let outputs = ipc::outputs(&self.files.ipc)?;
+        let outputs = ipc::outputs(self.agent.connect(IPC).map_err(io::Error::other)?)?;
         Ok(outputs.iter().any(|output| {
             output.name == OUTPUT
                 && output.active
@@ -199,7 +194,8 @@ impl SwayOutput {
 
     fn try_mode(&self, mode: Mode) -> Result<(), DisplayError> {
         let refused = |reason: String| DisplayError::Mode { backend: NAME, mode, reason };
-        ipc::run(&self.files.ipc, &format!("output {OUTPUT} {}", mode_words(mode)))
+        let connection = self.agent.connect(IPC).map_err(|error| refused(error.to_string()))?;
+        ipc::run(connection, &format!("output {OUTPUT} {}", mode_words(mode)))
             .map_err(|error| refused(error.to_string()))?;
         let deadline = Instant::now() + MODE_PATIENCE;
         while !self.has_mode(mode).map_err(|error| refused(error.to_string()))? {
@@ -217,14 +213,10 @@ impl SwayOutput {
         DisplayError::Died { backend: NAME, reason: self.process.obituary().unwrap_or_default() }
     }
 
-    /// Ends sway, which takes SIGTERM as politely as its own `exit` command; nothing of it is left afterwards.
-    fn end(&mut self, grace: Duration) {
-        self.process.terminate(grace);
-        self.files.remove(self.wayland.as_deref());
-    }
-
-    fn wayland_path(&self) -> PathBuf {
-        self.files.folder.join(self.wayland.as_deref().unwrap_or_default())
+    fn connect_wayland(&self, doing: &str) -> Result<UnixStream, DisplayError> {
+        let name = self.wayland.as_deref().unwrap_or_default();
+        let connected = self.agent.connect(name).map(UnixStream::from);
+        connected.map_err(|error| failed(doing, error))
     }
 }
 
@@ -248,80 +240,78 @@ impl VirtualOutput for SwayOutput {
     }
 
     fn child_env(&self) -> BTreeMap<String, String> {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let folder = self.agent.runtime_dir();
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
         BTreeMap::from([
-            ("XDG_RUNTIME_DIR".to_owned(), text(&self.files.folder)),
+            ("XDG_RUNTIME_DIR".to_owned(), text(folder.to_owned())),
             ("XDG_SESSION_TYPE".to_owned(), "wayland".to_owned()),
             ("XDG_CURRENT_DESKTOP".to_owned(), "sway".to_owned()),
-            ("SWAYSOCK".to_owned(), text(&self.files.ipc)),
+            ("SWAYSOCK".to_owned(), text(folder.join(IPC))),
             ("WAYLAND_DISPLAY".to_owned(), self.wayland.clone().unwrap_or_default()),
         ])
     }
 
     fn open_capture(&mut self) -> Result<Box<dyn FrameSource>, DisplayError> {
-        let source = WlrSource::open(&self.wayland_path()).map_err(|error| DisplayError::Io {
-            doing: "opening the capture of sway's output".to_owned(),
-            source: io::Error::other(error),
-        })?;
-        Ok(Box::new(source))
+        let doing = "opening the capture of sway's output";
+        let source = WlrSource::open(self.connect_wayland(doing)?);
+        Ok(Box::new(source.map_err(|error| failed(doing, error))?))
     }
 
     fn open_input(&mut self) -> Result<Box<dyn InputSink>, DisplayError> {
-        let sink = WlrSink::open(&self.wayland_path()).map_err(|error| DisplayError::Io {
-            doing: "making input devices in sway".to_owned(),
-            source: io::Error::other(error),
-        })?;
-        Ok(Box::new(sink))
+        let doing = "making input devices in sway";
+        let sink = WlrSink::open(self.connect_wayland(doing)?);
+        Ok(Box::new(sink.map_err(|error| failed(doing, error))?))
     }
 
     fn check(&mut self) -> Result<(), DisplayError> {
-        if self.process.obituary().is_some() { Err(self.died()) } else { Ok(()) }
+        if self.process.obituary().is_some() {
+            return Err(self.died());
+        }
+        let (agent, now) = (&self.agent, Instant::now());
+        if self.pulse.is_lost(now, || Question::version(agent.connect(IPC).ok()?).ok()) {
+            let reason = format!("it does not answer for {} s", HANG_PATIENCE.as_secs());
+            return Err(DisplayError::Died { backend: NAME, reason });
+        }
+        Ok(())
     }
 
+    /// Sway takes SIGTERM as politely as its own `exit` command.
     fn close(mut self: Box<Self>, grace: Duration) {
-        self.end(grace);
+        self.process.terminate(grace);
     }
 }
 
 impl Drop for SwayOutput {
     fn drop(&mut self) {
-        self.end(DROP_GRACE);
+        self.process.terminate(DROP_GRACE);
     }
 }
 
-/// What a session's sway has in its runtime folder.
-#[derive(Debug)]
-struct Files {
-    folder: PathBuf,
-    config: PathBuf,
-    ipc: PathBuf,
+/// Whether sway still answers. A sway that hangs lives, keeps its sockets and shows the last picture for ever; only
+/// asking tells.
+#[derive(Debug, Default)]
+struct Pulse {
+    question: Option<Question>,
+    /// Since when a question, or an attempt to ask one, is without an answer.
+    silent_since: Option<Instant>,
+    next: Option<Instant>,
 }
 
-impl Files {
-    fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            config: folder.join("sway.conf"),
-            ipc: folder.join("sway.sock"),
+impl Pulse {
+    /// Asks now and then. Whether there has been no answer for too long.
+    fn is_lost(&mut self, now: Instant, ask: impl FnOnce() -> Option<Question>) -> bool {
+        match self.question.as_mut().map(Question::reply) {
+            Some(Ok(Some(_))) => *self = Self { next: self.next, ..Self::default() },
+            // A sway that ends closes its connections; its process tells better what became of it.
+            Some(Err(_)) => self.question = None,
+            Some(Ok(None)) | None => {}
         }
-    }
-
-    /// A compositor that was killed leaves its sockets; one that exited has removed them.
-    fn remove(&self, wayland: Option<&str>) {
-        let mut files = vec![self.config.clone(), self.ipc.clone()];
-        if let Some(name) = wayland {
-            files.push(self.folder.join(name));
-            files.push(self.folder.join(format!("{name}.lock")));
+        if self.question.is_none() && now >= *self.next.get_or_insert(now + ASK_AGAIN) {
+            self.next = Some(now + ASK_AGAIN);
+            self.silent_since.get_or_insert(now);
+            self.question = ask();
         }
-        for file in files {
-            match fs::remove_file(&file) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(file = %file.display(), %error, "a file of sway stays behind");
-                }
-            }
-        }
+        self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= HANG_PATIENCE)
     }
 }
 
@@ -330,17 +320,6 @@ impl Files {
 fn mode_words(mode: Mode) -> String {
     let (hz, millihz) = (mode.refresh_millihz() / 1000, mode.refresh_millihz() % 1000);
     format!("mode --custom {}x{}@{hz}.{millihz:03}3Hz", mode.width(), mode.height())
-}
-
-/// The session's folder is ours alone, so the one Wayland socket in it is this sway's.
-fn wayland_socket(folder: &Path) -> Option<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with("wayland-") && !name.ends_with(".lock"))
-        .collect();
-    names.sort();
-    names.into_iter().next()
 }
 
 fn find_program(name: &str) -> Option<PathBuf> {
@@ -358,6 +337,10 @@ fn unavailable(reason: &str) -> DisplayError {
     DisplayError::Unavailable { backend: NAME, reason: reason.to_owned() }
 }
 
+fn failed(doing: &str, error: impl std::error::Error + Send + Sync + 'static) -> DisplayError {
+    DisplayError::Io { doing: doing.to_owned(), source: io::Error::other(error) }
+}
+
 fn start(reason: String) -> DisplayError {
     DisplayError::Start { backend: NAME, reason }
 }
@@ -368,11 +351,17 @@ pub const NO_FOCUS_APP_ID: &str = "punktfunk-backdrop";
 const NAME: &str = "sway";
 /// The name wlroots gives to the first headless output.
 const OUTPUT: &str = "HEADLESS-1";
+/// The names of its configuration and its IPC socket in the session's folder.
+const CONFIG: &str = "sway.conf";
+const IPC: &str = "sway.sock";
 /// A dark blue-grey, light enough to see where the picture ends.
 const BACKGROUND: &str = "#232b3b";
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const MODE_PATIENCE: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How often sway is asked whether it answers, and how long it may take.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+const HANG_PATIENCE: Duration = Duration::from_secs(15);
 const DROP_GRACE: Duration = Duration::from_secs(1);
 /// `sun_path` has 108 bytes with the closing zero.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -402,17 +391,6 @@ mod tests {
                 (refresh_millihz, refresh_millihz)
             );
         }
-    }
-
-    #[test]
-    fn a_lock_file_is_no_socket() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["wayland-1.lock", "sway.conf"] {
-            fs::write(folder.path().join(name), "").unwrap();
-        }
-        assert_eq!(wayland_socket(folder.path()), None);
-        fs::write(folder.path().join("wayland-1"), "").unwrap();
-        assert_eq!(wayland_socket(folder.path()).as_deref(), Some("wayland-1"));
     }
 
     #[test]
