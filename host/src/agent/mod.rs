@@ -10,6 +10,7 @@
 
 mod client;
 mod local;
+mod launched;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use client::open;
 pub use local::Local;
+pub use launched::Launched;
 
 /// Brings agents to life.
 pub trait AgentStarter: Send + Sync {
