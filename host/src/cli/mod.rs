@@ -1,5 +1,6 @@
 //! The commands of the binary: `serve` runs the daemon, the others talk to a running one over its local socket.
 
+mod agents;
 mod log;
 mod serve;
 mod talk;

@@ -20,7 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
 use super::ServeArguments;
-use crate::agent::{AgentStarter, Local};
+use super::agents::Agents;
 use crate::audio::silence::SilenceSource;
 use crate::audio::tone::ToneSource;
 use crate::audio::{AudioSource, AudioSpec};
@@ -86,7 +86,14 @@ async fn serve(
     })
     .await??;
 
-    let rooms = tokio::task::spawn_blocking(Rooms::probe).await?;
+    let mut rooms = tokio::task::spawn_blocking(Rooms::probe).await?;
+    let agents = tokio::task::spawn_blocking({
+        let (config, folder) = (config.clone(), session_dir(&socket));
+        move || Agents::choose(&config, folder)
+    })
+    .await?;
+    rooms.found.push(agents.found);
+    problems.extend(agents.problem);
     let (apps, left_out) = offer(all_apps(&config), &rooms.displays.keys().cloned().collect());
     problems.extend(rooms.problems.iter().cloned());
     problems.extend(
@@ -94,7 +101,6 @@ async fn serve(
             .iter()
             .map(|app| format!("the app \"{}\" is not offered: {}", app.title, app.reason)),
     );
-    let agents: Arc<dyn AgentStarter> = Arc::new(Local::new(session_dir(&socket), None));
     let sessions = Arc::new(Sessions::new(SessionOptions {
         apps: apps.clone(),
         displays: rooms.displays.clone(),
@@ -102,7 +108,7 @@ async fn serve(
         codecs: rooms.codecs.clone(),
         sound,
         max_sessions: config.limits.sessions,
-        agents,
+        agents: agents.starter,
         profile: {
             let store = store.clone();
             Box::new(move |client| store.profile_of(client).map_err(|error| error.to_string()))

@@ -53,6 +53,10 @@ pub struct Config {
     pub state_folder: Option<PathBuf>,
     /// The user, beside root and the daemon's own, who may use the management socket.
     pub owner_uid: Option<u32>,
+    /// Under whom sessions run.
+    pub sessions: SessionsConfig,
+    /// Who starts them.
+    pub launcher: LauncherConfig,
     /// Limits.
     pub limits: LimitsConfig,
     /// What is logged.
@@ -125,6 +129,29 @@ pub struct BuiltInApps {
     pub desktop: bool,
 }
 
+/// Under whom sessions run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionsConfig {
+    /// Whether their programs are kept from what the host may read.
+    pub isolation: Isolation,
+}
+
+/// Whether programs of sessions run under users of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Where there is a launcher.
+    Auto,
+    /// Always; without a launcher no session starts that has programs.
+    Required,
+}
+
+/// Who starts sessions under users of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LauncherConfig {
+    /// Where it listens, an absolute path.
+    pub socket: PathBuf,
+}
+
 /// Limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConfig {
@@ -158,6 +185,8 @@ impl Default for Config {
             apps: Vec::new(),
             state_folder: None,
             owner_uid: None,
+            sessions: SessionsConfig { isolation: Isolation::Auto },
+            launcher: LauncherConfig { socket: "/run/punktfunk-sessions/launcher.sock".into() },
             limits: LimitsConfig { sessions: 4, bitrate_kbps: 150_000 },
             log: LogConfig { filter: "info".to_owned(), json: false },
         }

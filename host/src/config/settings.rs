@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::{Config, Encryption, printable};
+use super::{Config, Encryption, Isolation, printable};
 
 /// A setting.
 pub(super) struct Setting {
@@ -155,6 +155,10 @@ pub(super) fn host_name(text: &str) -> Option<String> {
     is_fit.then(|| text.to_owned())
 }
 
+fn absolute(text: String) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|path| path.is_absolute())
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
@@ -242,6 +246,33 @@ pub(super) static SETTINGS: &[Setting] = &[
         show: |config| config.built_in.desktop.to_string(),
     },
     Setting {
+        key: "sessions.isolation",
+        about: "Whether games and desktops run under users of their own, which cannot read the host's \
+                key: where there is a launcher, or always (without a launcher no app that has \
+                programs starts).",
+        kind: Kind::Choice {
+            options: &["auto", "required"],
+            set: |config, index| {
+                config.sessions.isolation = [Isolation::Auto, Isolation::Required][index];
+            },
+        },
+        show: |config| {
+            quoted(match config.sessions.isolation {
+                Isolation::Auto => "auto",
+                Isolation::Required => "required",
+            })
+        },
+    },
+    Setting {
+        key: "launcher.socket",
+        about: "Where the launcher listens, which starts games and desktops under users of their own.",
+        kind: Kind::Text {
+            range: "an absolute path",
+            set: |config, text| absolute(text).map(|path| config.launcher.socket = path).is_some(),
+        },
+        show: |config| quoted(&config.launcher.socket.display().to_string()),
+    },
+    Setting {
         key: "limits.sessions",
         about: "As many devices may play at once.",
         kind: Kind::Integer {
@@ -273,12 +304,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Text {
             range: "an absolute path",
             set: |config, text| {
-                let path = PathBuf::from(text);
-                let is_fit = path.is_absolute();
-                if is_fit {
-                    config.state_folder = Some(path);
-                }
-                is_fit
+                absolute(text).map(|path| config.state_folder = Some(path)).is_some()
             },
         },
         show: |_| String::new(),

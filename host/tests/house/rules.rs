@@ -13,6 +13,9 @@ const MAX_LINES: usize = 800;
 /// `main.rs` only parses, starts logging and calls `cli`.
 const MAX_MAIN_LINES: usize = 100;
 
+/// What runs as root is read whole before it is trusted, so all of it together is short, tests aside.
+const MAX_ROOT_LINES: usize = 499;
+
 /// Words that stand for unfinished work, and places that only exist where the work is done. Spelled in halves, so
 /// that this file may be read by its own rule.
 const FORBIDDEN: &[&str] = &[
@@ -95,6 +98,17 @@ fn check_length(file: &File) -> Vec<String> {
     vec![format!("{}: {got} lines, the limit is {max}; split it", file.path)]
 }
 
+/// Complaints about the program that runs as root, if all its files together are too long.
+fn check_root(files: &[File]) -> Vec<String> {
+    let sources = files.iter().filter(|file| file.path.starts_with("host/launcher/src/"));
+    let got: usize = sources.map(|file| file.text.lines().count()).sum();
+    match got {
+        0 => vec!["host/launcher/src: the launcher's sources were not found".to_owned()],
+        1..=MAX_ROOT_LINES => Vec::new(),
+        _ => vec![format!("host/launcher/src: {got} lines, the limit is {MAX_ROOT_LINES}")],
+    }
+}
+
 /// Complaints about a README that does not name the two commands.
 fn check_readme(text: &str) -> Vec<String> {
     ["ci/start", "ci/test"]
@@ -164,6 +178,22 @@ mod tests {
     fn files_are_short() {
         let complaints: Vec<String> = rust_files().iter().flat_map(check_length).collect();
         assert_clean("length", &complaints);
+    }
+
+    #[test]
+    fn what_runs_as_root_is_short() {
+        assert_clean("root's lines", &check_root(&rust_files()));
+    }
+
+    #[test]
+    fn a_long_launcher_is_found_and_a_lost_one_too() {
+        let file = |count: usize| File {
+            path: "host/launcher/src/lib.rs".to_owned(),
+            text: "x\n".repeat(count),
+        };
+        assert_clean("sample", &check_root(&[file(MAX_ROOT_LINES)]));
+        assert_eq!(check_root(&[file(MAX_ROOT_LINES), file(1)]).len(), 1);
+        assert_eq!(check_root(&[sample("x")]).len(), 1);
     }
 
     #[test]

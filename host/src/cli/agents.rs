@@ -1,0 +1,77 @@
+//! Who starts the agents of sessions: the launcher, under users of their own, or the daemon itself, under its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::agent::{AgentStarter, Launched, Local};
+use crate::config::{Config, Isolation};
+use crate::mgmt::wire::Backend;
+
+/// The starter of agents, and what the owner is to know about it.
+pub(super) struct Agents {
+    pub(super) starter: Arc<dyn AgentStarter>,
+    pub(super) found: Backend,
+    pub(super) problem: Option<String>,
+}
+
+impl Agents {
+    /// Chooses. `own_folder` is where sessions of the daemon's own user would have their runtime folders. May block for
+    /// as long as the launcher takes to answer.
+    pub(super) fn choose(config: &Config, own_folder: PathBuf) -> Self {
+        let wanted = config.sessions.isolation == Isolation::Required;
+        if !wanted && !config.launcher.socket.exists() {
+            let problem = "programs of sessions run under the host's own user and can read its key: start the \
+                           host as root with ci/start, or as a service";
+            return Self::new(Arc::new(Local::new(own_folder, None)), Some(problem.to_owned()));
+        }
+        let launched = Launched::new(config.launcher.socket.clone());
+        let problem = launched.problem();
+        Self::new(Arc::new(launched), problem)
+    }
+
+    fn new(starter: Arc<dyn AgentStarter>, problem: Option<String>) -> Self {
+        let chosen = if starter.isolates() { "users of their own" } else { "the host's own user" };
+        let found = Backend {
+            room: "sessions".to_owned(),
+            chosen: chosen.to_owned(),
+            why: starter.describe(),
+        };
+        Self { starter, found, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(isolation: Isolation, socket: &std::path::Path) -> Agents {
+        let mut config = Config::default();
+        config.sessions.isolation = isolation;
+        config.launcher.socket = socket.to_owned();
+        Agents::choose(&config, "/nonexistent/run".into())
+    }
+
+    #[test]
+    fn where_isolation_is_required_there_is_no_way_around_the_launcher() {
+        let absent = std::path::Path::new("/nonexistent/launcher.sock");
+        let agents = choose(Isolation::Required, absent);
+        assert!(agents.starter.isolates());
+        assert!(agents.problem.unwrap().starts_with("no session can be started"));
+    }
+
+    #[test]
+    fn a_desk_without_a_launcher_is_told_what_that_means() {
+        let absent = std::path::Path::new("/nonexistent/launcher.sock");
+        let agents = choose(Isolation::Auto, absent);
+        assert!(!agents.starter.isolates());
+        assert!(agents.problem.unwrap().contains("can read its key"));
+        assert_eq!(agents.found.chosen, "the host's own user");
+    }
+
+    #[test]
+    fn a_launcher_that_is_there_is_used_even_if_it_does_not_answer() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let agents = choose(Isolation::Auto, file.path());
+        assert!(agents.starter.isolates() && agents.problem.is_some());
+    }
+}
