@@ -50,6 +50,7 @@ def main():
         ("desktop", play_desktop, ("config", "address", "out", "seconds")),
         ("measure", measure, ("config", "address", "seconds", "width", "height", "fps")),
         ("look", look_at_desktop, ("config", "address", "out", "seconds")),
+        ("begin", begin_app, ("config", "address", "title")),
         ("quit", quit_app, ("config", "address")),
     ):
         verb = verbs.add_parser(name)
@@ -339,6 +340,15 @@ def look_at_desktop(config, address, out, seconds):
     summary = stream.summary()
     stream.stop()
     return summary | {"still": still}
+
+
+def begin_app(config, address, title):
+    """Starts an app, sees one picture of it and leaves; the app goes on."""
+    stream = Stream(connected(config, address), title, lambda frame: None)
+    stream.run(30.0, lambda: stream.pictures > 0)
+    summary = stream.summary()
+    stream.stop()
+    return summary
 
 
 def quit_app(config, address):

@@ -71,6 +71,11 @@ class Client:
     def __init__(self, namespace, folder, artefacts):
         self.namespace, self.folder, self.artefacts = namespace, folder, artefacts
 
+    def launch(self, title):
+        """Starts an app and leaves it running."""
+        seen = self.do("begin", title=title)
+        assert seen["pictures"] > 0, f"{title} was not seen: {seen}"
+
     def begin(self, verb, **options):
         options = {"config": self.folder, "address": HOST_V4} | options
         words = [word for name in VERBS[verb] for word in (f"--{name}", options[name])]
@@ -111,6 +116,7 @@ VERBS = {
     "desktop": ("config", "address", "out", "seconds"),
     "measure": ("config", "address", "seconds", "width", "height", "fps"),
     "look": ("config", "address", "out", "seconds"),
+    "begin": ("config", "address", "title"),
     "quit": ("config", "address"),
 }
 

@@ -1,4 +1,4 @@
-"""The real daemon, run in its namespace by an ordinary user with folders of its own."""
+"""The real daemon, run in its namespace by an ordinary user with folders of its own, and the launcher beside it."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from launcher import Launcher
 from network import inside, processes
 
 NOBODY = 65534
@@ -31,7 +32,7 @@ def wait_for(what, deadline_s, probe, pause_s=0.1):
 class Daemon:
     """A host under test. `start` returns when its owner's socket answers."""
 
-    def __init__(self, binary, namespace, log_path):
+    def __init__(self, binary, namespace, log_path, config=""):
         self.namespace = namespace
         self.log_path = Path(log_path)
         # Short, because the path of a Unix socket may have just 107 bytes; outside the clone, because whoever runs
@@ -40,11 +41,14 @@ class Daemon:
         self.folder.chmod(0o755)
         self.binary = self.folder / "punktfunk-host"
         shutil.copy(binary, self.binary)
-        # What the daemon starts lies beside it.
-        shutil.copy(Path(binary).with_name("punktfunk-agent"), self.folder)
+        self.config = self.folder / "host.toml"
+        self.config.write_text(config.replace("FOLDER", str(self.folder)))
+        self.launcher = Launcher(Path(binary).parent, self.folder, namespace, NOBODY,
+                                 self.log_path.with_name(self.log_path.stem + "-launcher.log"))
         self.environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/bash", "LANG": "C.UTF-8", "TERM": "dumb",
             "USER": "nobody", "RUST_BACKTRACE": "1", "RUST_LOG": os.environ.get("RUST_LOG", "info"),
+            "PUNKTFUNK_SESSIONS__ISOLATION": "required", "PUNKTFUNK_LAUNCHER__SOCKET": str(self.launcher.socket),
         }
         for name, folder in (("HOME", "home"), ("XDG_RUNTIME_DIR", "run"), ("XDG_STATE_HOME", "state")):
             path = self.folder / folder
@@ -58,9 +62,11 @@ class Daemon:
         return self.folder / "run" / "punktfunk" / "host.sock"
 
     def start(self):
+        if self.launcher.process is None:
+            self.launcher.start()
         log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
-            self._as_nobody([self.binary, "serve", "--foreground"], "--pdeathsig=TERM"),
+            self._as_nobody([self.binary, "serve", "--foreground", "--config", self.config], "--pdeathsig=TERM"),
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment,
             start_new_session=True, cwd=self.folder)
         wait_for("the daemon to answer its owner", START_DEADLINE_S, self._answers)
@@ -89,8 +95,10 @@ class Daemon:
         return self.log_path.read_text(errors="replace")
 
     def family(self):
-        """Every process in the host's house, its own helpers and what its apps started included."""
-        return processes(self.namespace)
+        """Every process in the host's house but the launcher; what its apps started is included."""
+        found = processes(self.namespace)
+        found.pop(self.launcher.process.pid, None)
+        return found
 
     def descriptors(self):
         """How many files and sockets the daemon holds open."""
@@ -119,4 +127,5 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.launcher.discard()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -18,12 +18,13 @@ def ip(*words, check=True):
 
 
 class Network:
-    """Made by `with Network() as network`; gone afterwards, with every process that is still in it."""
+    """Made by `with Network() as network`; gone afterwards, with every process that is still in it. Streets of other
+    names may be there at the same time."""
 
-    def __init__(self):
+    def __init__(self, street=""):
         owner = os.getpid()
-        self.host, self.client = f"{PREFIX}{owner}-host", f"{PREFIX}{owner}-client"
-        self.cable = (f"pf{owner}h", f"pf{owner}c")
+        self.host, self.client = f"{PREFIX}{owner}-host{street}", f"{PREFIX}{owner}-client{street}"
+        self.cable = (f"pf{owner}h{street}", f"pf{owner}c{street}")
 
     def __enter__(self):
         remove_leftovers()

@@ -1,0 +1,194 @@
+"""Programs of a session cannot reach the host, its keys, its doors, or another session.
+
+A house of its own, so that the story of the other tests is not disturbed: two devices, each with a session. In one of
+them runs a program that tries everything; what it must fail at, somebody who may is seen to succeed at.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import Client, pair
+from daemon import NOBODY, Daemon, wait_for
+from launcher import TCP_PORTS, UDP_PORTS
+from network import HOST_V4, HOST_V6, Network, inside
+
+PROBE = Path(__file__).with_name("probe.py")
+CONFIG = """
+discovery = false
+[[app]]
+title = "Probe"
+display = "pattern"
+command = ["/usr/bin/python3", "-B", "FOLDER/probe.py", "FOLDER/targets.json", "result.json"]
+[[app]]
+title = "Sleeper"
+display = "pattern"
+command = ["sleep", "6000"]
+"""
+
+
+@pytest.fixture(scope="module")
+def house(request, artefacts, tmp_path_factory):
+    """A daemon with its launcher, and two paired devices."""
+    if os.getuid() != 0:
+        pytest.fail("network namespaces need root: run ci/test stream")
+    with Network("b") as network:
+        daemon = Daemon(request.config.getoption("--daemon"), network.host, artefacts / "boundary.log", CONFIG)
+        shutil.copy(PROBE, daemon.folder)
+        try:
+            daemon.start()
+            clients = [Client(network.client, tmp_path_factory.mktemp(name), artefacts) for name in ("one", "two")]
+            assert clients[0].do("reach", port=47989, deadline=30.0)["reached"]
+            for client, pin in zip(clients, ("1357", "2468")):
+                assert pair(client, daemon, pin, pin)["paired"]
+            yield daemon, *clients
+        finally:
+            daemon.discard()
+
+
+@pytest.fixture(scope="module")
+def sleeper(house):
+    """The second device's session; its profile and the program in it."""
+    daemon, _, second = house
+    before = busy_profiles(daemon)
+    second.launch("Sleeper")
+    (profile,) = busy_profiles(daemon) - before
+    return profile, pid_of(daemon, profile, "sleep")
+
+
+@pytest.fixture(scope="module")
+def targets(house, sleeper):
+    """What there is to be attacked, as the hostile program is told."""
+    daemon, launcher = house[0], house[0].launcher
+    state = daemon.folder / "state" / "punktfunk"
+    other, program = sleeper
+    told = {
+        "secrets": [str(path) for path in sorted(state.rglob("*")) if path.is_file()],
+        "folders": [str(path) for path in (
+            state, daemon.folder / "run", launcher.homes / str(other), launcher.folder / str(other))],
+        "programs": [str(launcher.agent), str(launcher.binary), str(daemon.binary), str(daemon.config)],
+        "parents": [str(launcher.folder), str(launcher.homes), str(daemon.folder)],
+        "sockets": [str(daemon.socket)],
+        "packet_sockets": [str(launcher.socket)],
+        "processes": {"the daemon": daemon.process.pid, "the launcher": launcher.process.pid,
+                      "another session's program": program,
+                      "another session's agent": pid_of(daemon, other, "punktfunk-agent")},
+        "addresses": ["127.0.0.1", "127.0.0.2", "::1", HOST_V4, HOST_V6, f"::ffff:{HOST_V4}"],
+        "everybody": ["10.77.0.255", "224.0.0.1"],
+        "tcp": TCP_PORTS, "udp": UDP_PORTS, "stays": True,
+    }
+    # The host's private key is in the database.
+    assert str(state / "state.db") in told["secrets"], told
+    (daemon.folder / "targets.json").write_text(json.dumps(told))
+    return told
+
+
+@pytest.fixture(scope="module")
+def probed(house, targets):
+    """What the hostile program managed, and its profile."""
+    daemon, first, _ = house
+    before = busy_profiles(daemon)
+    first.launch("Probe")
+    (profile,) = busy_profiles(daemon) - before
+    result = daemon.launcher.homes / str(profile) / "result.json"
+    wait_for("the hostile program", 60, result.exists)
+    return json.loads(result.read_text()), profile
+
+
+def test_a_program_in_a_session_reaches_nothing(probed):
+    managed = [what for what, succeeded in probed[0].items() if succeeded]
+    assert not managed, managed
+
+
+def test_each_attempt_can_succeed(house, targets, probed):
+    daemon = house[0]
+    told = daemon.folder / "control.json"
+    told.write_text(json.dumps(targets | {"stays": False}))
+    succeeded = set()
+    for uid in (NOBODY, 0):
+        result = daemon.folder / "home" / f"control-{uid}.json"
+        words = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--groups=4", "/usr/bin/python3", "-B",
+                 daemon.folder / "probe.py", told, result]
+        subprocess.run(inside(daemon.namespace, words), check=True, timeout=120, cwd="/")
+        done = json.loads(result.read_text())
+        assert done.keys() == probed[0].keys(), "the attempts were not the same"
+        succeeded |= {what for what, managed in done.items() if managed}
+    never = probed[0].keys() - succeeded
+    assert not never, f"attempts that nobody succeeds at prove nothing: {sorted(never)}"
+
+
+def test_sessions_have_users_of_their_own(house, sleeper, probed):
+    daemon = house[0]
+    assert probed[1] != sleeper[0]
+    for profile in (probed[1], sleeper[0]):
+        names = {Path(words[0]).name for words in daemon.launcher.processes_of(profile).values()}
+        assert "punktfunk-agent" in names and len(names) > 1, names
+
+
+def test_what_left_its_session_ends_with_it(house, probed):
+    daemon, first, _ = house
+    living = daemon.launcher.processes_of(probed[1])
+    assert sum("sleep" in words[0] for words in living.values()) == 2, f"nothing has left the session: {living}"
+    assert first.do("quit")["quit"]
+    wait_for("the session's programs to end", 15, lambda: not daemon.launcher.processes_of(probed[1]))
+    wait_for("its runtime folder to go", 15, lambda: not (daemon.launcher.folder / str(probed[1])).exists())
+    assert (daemon.launcher.homes / str(probed[1]) / "result.json").exists(), "the home is to stay"
+
+
+def test_a_launcher_that_is_killed_takes_no_session_along(house, sleeper, probed):
+    daemon, first, second = house
+    profile, program = sleeper
+    daemon.launcher.kill()
+    assert program in daemon.launcher.processes_of(profile)
+    refused = first.begin("begin", title="Sleeper")
+    with pytest.raises(AssertionError):
+        first.finish(refused, "an app without a launcher")
+    assert program in daemon.launcher.processes_of(profile)
+    daemon.launcher.start()
+    first.launch("Sleeper")
+    assert first.do("quit")["quit"]
+    # The new launcher has never seen the second device's session, and ends it.
+    assert second.do("quit")["quit"]
+    wait_for("its programs to end", 15, lambda: not daemon.launcher.processes_of(profile))
+
+
+def test_a_daemon_that_is_killed_takes_its_sessions_along(house):
+    daemon, first, _ = house
+    first.launch("Sleeper")
+    (profile,) = busy_profiles(daemon)
+    daemon.process.kill()
+    daemon.process.wait()
+    wait_for("its sessions to end", 15, lambda: not daemon.launcher.processes_of(profile))
+    daemon.start()
+    first.launch("Sleeper")
+    assert first.do("quit")["quit"]
+
+
+def test_what_is_cleared_is_gone(house):
+    daemon, first, _ = house
+    first.launch("Sleeper")
+    assert busy_profiles(daemon)
+    daemon.launcher.kill()
+    done = daemon.launcher.clear()
+    assert done.returncode == 0, done.stderr
+    assert not busy_profiles(daemon)
+    assert list(daemon.launcher.folder.iterdir()) == []
+    tables = subprocess.run(inside(daemon.namespace, ["/usr/sbin/nft", "list", "tables"]), capture_output=True,
+                            text=True, check=True)
+    assert tables.stdout == ""
+
+
+def busy_profiles(daemon):
+    """The numbers of the profiles in which something lives."""
+    return {number for number in range(16) if daemon.launcher.processes_of(number)}
+
+
+def pid_of(daemon, profile, name):
+    """The process of a profile that runs this program."""
+    living = daemon.launcher.processes_of(profile)
+    (pid,) = [pid for pid, words in living.items() if words and Path(words[0]).name == name]
+    return pid
