@@ -109,7 +109,7 @@ def stream(long):
     daemon = TARGET / "debug" / "punktfunk-host"
     published = ROOT / "target" / "debug"
     published.mkdir(parents=True, exist_ok=True)
-    for program in (daemon, daemon.with_name("punktfunk-agent")):
+    for program in (daemon, *map(daemon.with_name, ("punktfunk-agent", "punktfunk-launcher"))):
         shutil.copy2(program, published / f".new-{program.name}")
         os.replace(published / f".new-{program.name}", published / program.name)
     results = ARTEFACTS / "stream"

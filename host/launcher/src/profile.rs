@@ -66,8 +66,8 @@ impl Profile {
             return self.systemctl("start");
         }
         let limit = |kind, most: u64| getrlimit(kind).maximum.map_or(most, |all| all.min(most));
-        let mut command = quiet("/usr/bin/setsid");
-        command.args(["/usr/bin/prlimit", "--core=0"]);
+        let mut command = quiet("/usr/bin/env");
+        command.args(["--default-signal", "/usr/bin/setsid", "/usr/bin/prlimit", "--core=0"]);
         command.arg(format!("--nproc={}", limit(Resource::Nproc, 8192)));
         command.arg(format!("--nofile=1024:{}", limit(Resource::Nofile, 524_288).max(1024)));
         command.args(["/usr/bin/setpriv", "--no-new-privs", "--bounding-set=-all"]);
