@@ -9,8 +9,8 @@
 //! Deliberately absent: what a compositor or a sound server is. Those rooms use these hands.
 
 mod client;
-mod local;
 mod launched;
+mod local;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use client::open;
-pub use local::Local;
 pub use launched::Launched;
+pub use local::Local;
 
 /// Brings agents to life.
 pub trait AgentStarter: Send + Sync {
