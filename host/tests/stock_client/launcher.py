@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,19 @@ class Launcher:
             if self.process.poll() is None:
                 self.kill()
             self.clear()
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client.settimeout(30)
+        client.connect(str(self.socket))
+        return client
+
+    def ask(self, request):
+        """Asks as root may; the answer, and the connection to an agent if one is handed over."""
+        with self.connect() as client:
+            client.send(request)
+            answer, descriptors, _, _ = socket.recv_fds(client, 512, 1)
+        return answer.decode(), [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
     def processes_of(self, profile):
         """What lives of a profile: {pid: words}."""

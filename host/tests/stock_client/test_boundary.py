@@ -168,6 +168,59 @@ def test_a_daemon_that_is_killed_takes_its_sessions_along(house):
     assert first.do("quit")["quit"]
 
 
+def test_what_the_launcher_does_not_know_it_refuses(house):
+    launcher = house[0].launcher
+    for request in (b"start 16", b"start 65536", b"start -1", b"start", b"start 1 2", b"stop x", b"restart 1", b"status ",
+                    b"\xff\xfe", b"start 1" + bytes(500), b"x" * 60_000):
+        answer, agents = launcher.ask(request)
+        assert answer.startswith("no ") and not agents, (request[:40], answer)
+    assert launcher.ask(b"status") == ("ok", [])
+    assert launcher.process.poll() is None
+
+
+def test_whoever_is_silent_keeps_nobody_waiting(house):
+    launcher = house[0].launcher
+    silent = [launcher.connect() for _ in range(8)]
+    assert launcher.ask(b"status")[0] == "ok"
+    for client in silent:
+        assert client.recv(512).startswith(b"no "), "the launcher does not wait for ever"
+        client.close()
+
+
+def test_nothing_escapes_a_sweep(house):
+    """Programs that change their number all the time, and stop or kill whoever comes near."""
+    launcher = house[0].launcher
+    answer, (agent,) = launcher.ask(b"start 15")
+    assert answer == "ok" and b"hello" in agent.recv(65536)
+    assert launcher.ask(b"start 15")[0] == "no profile 15 is in use"
+    uid = launcher.first_uid + 15
+    runner = """
+import os, signal
+while True:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                if b"sweep" in open(f"/proc/{name}/cmdline", "rb").read().split(b"\\0"):
+                    os.kill(int(name), signal.SIGSTOP)
+                    os.kill(int(name), signal.SIGKILL)
+            except OSError:
+                pass
+"""
+    run = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "/usr/bin/python3", "-c", runner]
+    for _ in range(4):
+        subprocess.run(run, check=True, cwd="/", stdin=subprocess.DEVNULL, timeout=60)
+    assert launcher.processes_of(15)
+    deep = launcher.folder / "15" / "closed"
+    subprocess.run([*run[:4], "mkdir", "-m", "000", deep], check=True)
+    assert launcher.ask(b"stop 15") == ("ok", [])
+    assert not launcher.processes_of(15)
+    assert not (launcher.folder / "15").exists()
+    agent.close()
+
+
 def test_what_is_cleared_is_gone(house):
     daemon, first, _ = house
     first.launch("Sleeper")
