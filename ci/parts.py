@@ -84,8 +84,9 @@ def run_as_ordinary_user(binary, name_filter):
         uid = os.getuid() or NOBODY
         program = private / binary.name
         shutil.copy(binary, program)
-        # A session's agent is looked for beside the program that starts it.
-        shutil.copy(TARGET / "debug" / "punktfunk-agent", private)
+        # What runs in a session is looked for beside the program that starts it.
+        for part in ("punktfunk-agent", "punktfunk-sound"):
+            shutil.copy(TARGET / "debug" / part, private)
         private.chmod(0o755)
         folders = {"HOME": private / "home", "XDG_RUNTIME_DIR": private / "run", "TMPDIR": private / "tmp"}
         for folder in folders.values():
@@ -109,7 +110,8 @@ def stream(long):
     daemon = TARGET / "debug" / "punktfunk-host"
     published = ROOT / "target" / "debug"
     published.mkdir(parents=True, exist_ok=True)
-    for program in (daemon, *map(daemon.with_name, ("punktfunk-agent", "punktfunk-launcher"))):
+    parts = ("punktfunk-agent", "punktfunk-launcher", "punktfunk-sound")
+    for program in (daemon, *map(daemon.with_name, parts)):
         shutil.copy2(program, published / f".new-{program.name}")
         os.replace(published / f".new-{program.name}", published / program.name)
     results = ARTEFACTS / "stream"

@@ -25,7 +25,7 @@ prepare_service_user() {
     install -d -m 0700 -o "$SERVICE_USER" -g "$SERVICE_USER" "$SERVICE_HOME/host" "$SERVICE_HOME/home"
     install -d -m 0755 -o "$SERVICE_USER" -g "$SERVICE_USER" "$SERVICE_RUN"
     "${AS_SERVICE_USER[@]}" install -d -m 0700 "$SERVICE_RUN/runtime"
-    install -m 0755 "$ROOT"/target/debug/punktfunk-{host,agent,launcher} "$SERVICE_HOME/bin"
+    install -m 0755 "$ROOT"/target/debug/punktfunk-{host,agent,launcher,sound} "$SERVICE_HOME/bin"
     LAUNCHER=("$SERVICE_HOME/bin/punktfunk-launcher")
     # Numbers are enough for the users of sessions; no names are made for them.
     LAUNCHER_OPTIONS=(--daemon-uid "$(id -u "$SERVICE_USER")" --first-uid 61000 --profiles 64 --folder "$SESSIONS_RUN"

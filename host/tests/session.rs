@@ -20,7 +20,7 @@ use punktfunk_core::media::{
 };
 use punktfunk_core::time::Timestamp;
 use punktfunk_host::agent::{Agent, AgentError, AgentStarter, Local, ProfileNumber};
-use punktfunk_host::audio::{AudioError, AudioSource, AudioSpec};
+use punktfunk_host::audio::AudioSpec;
 use punktfunk_host::capture::{CaptureError, CapturedFrame, FramePool, FrameSource, PixelFormat};
 use punktfunk_host::display::{
     DisplayBackend, DisplayError, OutputSpec, ProbeReport, VirtualOutput,
@@ -293,7 +293,7 @@ impl World {
             displays: BTreeMap::from([("fake".to_owned(), display)]),
             encoder: Arc::new(FakeEncoders),
             codecs: vec![Codec::H264],
-            sound: |_, _| Box::new(Quiet),
+            sound: None,
             max_sessions,
             agents: agents.clone(),
             profile: Box::new(|client| match client.0[0] {
@@ -613,14 +613,4 @@ struct NoSound;
 
 impl AudioSender for NoSound {
     fn submit(&mut self, _packet: &OpusPacket, _emit: &mut dyn FnMut(&[u8])) {}
-}
-
-struct Quiet;
-
-impl AudioSource for Quiet {
-    fn read(&mut self, period: &mut [f32]) -> Result<Timestamp, AudioError> {
-        std::thread::park_timeout(Duration::from_millis(5));
-        period.fill(0.0);
-        Ok(punktfunk_host::clock::now())
-    }
 }

@@ -2,10 +2,12 @@
 //!
 //! 48 kHz, 32-bit float, channels interleaved in the order FL FR (FC LFE RL RR SL SR).
 //!
-//! The sources here need no sound server: [`tone`] belongs to the test card, [`silence`] stands in where nothing plays.
+//! [`tone`] belongs to the test card and [`silence`] stands in where nothing plays; both need no sound server.
+//! [`pipewire`] is the sound of a session's programs.
 
 pub mod opus;
 mod period;
+pub mod pipewire;
 pub mod silence;
 pub mod tone;
 
@@ -27,7 +29,7 @@ pub trait AudioSource: Send {
 /// How the sound of a stream is made and coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioSpec {
-    /// Channels: 2 (6 and 8 come with surround).
+    /// Channels: 2. Sources make 6 and 8 as well; the Opus encoder does not yet.
     pub channels: u8,
     /// Samples per channel in one packet: 240 (5 ms) or 480 (10 ms).
     pub period_samples: u32,

@@ -21,9 +21,7 @@ use tracing::{info, warn};
 
 use super::ServeArguments;
 use super::agents::Agents;
-use crate::audio::silence::SilenceSource;
-use crate::audio::tone::ToneSource;
-use crate::audio::{AudioSource, AudioSpec};
+use crate::audio::pipewire::SoundOptions;
 use crate::config::{self, Config, Encryption, Layers};
 use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
 use crate::display::DisplayBackend;
@@ -106,7 +104,7 @@ async fn serve(
         displays: rooms.displays.clone(),
         encoder: Arc::clone(&rooms.encoder),
         codecs: rooms.codecs.clone(),
-        sound,
+        sound: rooms.sound.clone(),
         max_sessions: config.limits.sessions,
         agents: agents.starter,
         profile: {
@@ -231,6 +229,8 @@ struct Rooms {
     displays: BTreeMap<String, Arc<dyn DisplayBackend>>,
     encoder: Arc<dyn EncoderBackend>,
     codecs: Vec<Codec>,
+    /// How to make the sound of programs.
+    sound: Option<SoundOptions>,
     found: Vec<Backend>,
     problems: Vec<String>,
 }
@@ -241,6 +241,7 @@ impl Rooms {
             displays: BTreeMap::new(),
             encoder: Arc::new(X264Backend),
             codecs: vec![],
+            sound: None,
             found: vec![],
             problems: vec![],
         };
@@ -250,12 +251,7 @@ impl Rooms {
             rooms.try_display(display);
         }
         rooms.try_encoder();
-        rooms.found.push(Backend {
-            room: "sound".to_owned(),
-            chosen: "built in".to_owned(),
-            why: "the test card brings its own tone; other apps are silent in this version"
-                .to_owned(),
-        });
+        rooms.try_sound();
         rooms
     }
 
@@ -276,6 +272,22 @@ impl Rooms {
             )),
             Err(error) => self.problems.push(error.to_string()),
         }
+    }
+
+    fn try_sound(&mut self) {
+        let probed = crate::audio::pipewire::probe();
+        let (chosen, why) = match probed.and_then(|report| Ok((report.options()?, report))) {
+            Ok((options, report)) => {
+                self.sound = Some(options);
+                (report.to_string(), "each session has a sound server of its own")
+            }
+            Err(error) => {
+                self.problems.push(error.to_string());
+                ("built in".to_owned(), "the test card brings its own tone")
+            }
+        };
+        let (room, why) = ("sound".to_owned(), why.to_owned());
+        self.found.push(Backend { room, chosen, why });
     }
 
     fn try_encoder(&mut self) {
@@ -317,14 +329,6 @@ fn all_apps(config: &Config) -> Vec<AppSpec> {
     });
     apps.extend(own);
     apps
-}
-
-fn sound(app: &App, spec: &AudioSpec) -> Box<dyn AudioSource> {
-    if app.display == "pattern" {
-        Box::new(ToneSource::new(spec.channels))
-    } else {
-        Box::new(SilenceSource::new(spec.channels))
-    }
 }
 
 async fn announce(

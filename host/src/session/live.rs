@@ -12,10 +12,11 @@ use punktfunk_core::media::{FrameTrace, Mode};
 use tracing::info;
 
 use super::programs::Programs;
+use super::sound::Sound;
 use super::state::{Action, Event, State, StreamNumber, step};
 use super::{App, PreparedStream, SessionError, SessionId, StreamGrant};
 use crate::agent::{Agent, AgentStarter, ProfileNumber};
-use crate::audio::{AudioSource, AudioSpec};
+use crate::audio::pipewire::SoundOptions;
 use crate::display::{DisplayBackend, OutputSpec, VirtualOutput};
 use crate::encode::EncoderBackend;
 use crate::stream::{
@@ -41,7 +42,8 @@ pub(super) struct Making {
     pub(super) mode: Mode,
     pub(super) display: Arc<dyn DisplayBackend>,
     pub(super) encoder: Arc<dyn EncoderBackend>,
-    pub(super) sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
+    /// How to make the sound of programs, if that is possible here.
+    pub(super) sound: Option<SoundOptions>,
     pub(super) agents: Arc<dyn AgentStarter>,
     /// The client's profile, if the session consists of programs; a test card needs nobody to start any.
     pub(super) profile: Option<ProfileNumber>,
@@ -97,7 +99,7 @@ struct Session {
     output: Box<dyn VirtualOutput>,
     programs: Programs,
     encoder: Arc<dyn EncoderBackend>,
-    sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
+    sound: Sound,
     streams: u64,
     traces: Option<Receiver<FrameTrace>>,
     agent: Option<Arc<dyn Agent>>,
@@ -112,8 +114,13 @@ impl Session {
         let agent = making.profile.map(|profile| making.agents.start(profile)).transpose();
         let agent = agent.map_err(|error| error.to_string())?;
         let spec = OutputSpec { mode, agent: agent.clone() };
+        // The sound server comes up while the compositor does.
+        let mut sound = Sound::start(&app, agent.as_ref(), making.sound.as_ref());
         let opened = display.open(&spec).map_err(|error| with_sources(&error)).and_then(|output| {
-            Ok((Programs::start(&app, agent.as_deref(), &output.child_env())?, output))
+            sound.settle();
+            let mut environment = output.child_env();
+            environment.extend(sound.child_env());
+            Ok((Programs::start(&app, agent.as_deref(), &environment)?, output))
         });
         let (programs, output) = opened.inspect_err(|_| end(agent.as_deref()))?;
         let backend = display.name();
@@ -124,7 +131,7 @@ impl Session {
             output,
             programs,
             encoder: making.encoder,
-            sound: making.sound,
+            sound,
             streams: 0,
             traces: None,
             agent,
@@ -187,6 +194,7 @@ impl Session {
     }
 
     fn look_after(&mut self) -> Option<Event<Arc<StreamHandle>>> {
+        self.sound.check();
         let agent = self.agent.as_ref().map_or(Ok(()), |agent| agent.check());
         if let Err(error) = agent {
             return Some(Event::End(EndReason::DisplayLost(error.to_string())));
@@ -233,7 +241,7 @@ impl Session {
             }),
             ..line
         };
-        let sound = (self.sound)(&self.app, &spec.audio);
+        let sound = self.sound.source(&spec.audio);
         let encoder = Arc::clone(&self.encoder);
         let parts = StreamParts { spec, frames, encoder, sound, line, traces };
         let prepared =

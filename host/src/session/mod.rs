@@ -6,6 +6,7 @@
 pub mod apps;
 mod live;
 mod programs;
+mod sound;
 mod state;
 mod table;
 

@@ -16,7 +16,7 @@ use super::{
     App, AppId, ClientId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
 };
 use crate::agent::{AgentStarter, ProfileNumber};
-use crate::audio::{AudioSource, AudioSpec};
+use crate::audio::pipewire::SoundOptions;
 use crate::display::DisplayBackend;
 use crate::encode::EncoderBackend;
 use crate::stream::{EndReason, StreamLine, StreamSpec};
@@ -31,8 +31,8 @@ pub struct SessionOptions {
     pub encoder: Arc<dyn EncoderBackend>,
     /// What it can encode in real time; has H.264.
     pub codecs: Vec<Codec>,
-    /// Makes the sound of an app.
-    pub sound: fn(&App, &AudioSpec) -> Box<dyn AudioSource>,
+    /// How to make the sound of programs; without it they are silent.
+    pub sound: Option<SoundOptions>,
     /// How many clients may play at once, at least 1.
     pub max_sessions: usize,
     /// Starts the agents of those sessions that consist of programs.
@@ -143,7 +143,7 @@ impl Sessions {
             mode,
             display,
             encoder: Arc::clone(&self.options.encoder),
-            sound: self.options.sound,
+            sound: self.options.sound.clone(),
             agents: Arc::clone(&self.options.agents),
             profile: profile.map_err(refuse)?,
             view: Arc::clone(&view),

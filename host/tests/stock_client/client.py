@@ -51,6 +51,7 @@ def main():
         ("measure", measure, ("config", "address", "seconds", "width", "height", "fps")),
         ("look", look_at_desktop, ("config", "address", "out", "seconds")),
         ("begin", begin_app, ("config", "address", "title")),
+        ("listen", listen_to_desktop, ("config", "address", "out", "seconds", "command")),
         ("quit", quit_app, ("config", "address")),
     ):
         verb = verbs.add_parser(name)
@@ -269,10 +270,10 @@ def play_card(config, address, out, seconds):
     return summary
 
 
-def save_sound(out, packets):
+def save_sound(out, packets, name="sound.npz"):
     """The sound as it was decoded, one packet a row, with its place in the stream and its time of arrival."""
     whole = [packet for packet in packets if packet[2].shape == packets[0][2].shape] if packets else []
-    np.savez(Path(out) / "sound.npz", index=np.array([p[0] for p in whole], dtype=np.int64),
+    np.savez(Path(out) / name, index=np.array([p[0] for p in whole], dtype=np.int64),
              at_us=np.array([p[1] for p in whole], dtype=np.int64),
              samples=np.stack([p[2] for p in whole]) if whole else np.zeros((0, 240, 2), dtype=np.float32))
 
@@ -346,6 +347,21 @@ def begin_app(config, address, title):
     """Starts an app, sees one picture of it and leaves; the app goes on."""
     stream = Stream(connected(config, address), title, lambda frame: None)
     stream.run(30.0, lambda: stream.pictures > 0)
+    summary = stream.summary()
+    stream.stop()
+    return summary
+
+
+def listen_to_desktop(config, address, out, seconds, command):
+    """Sends a command to the Desktop's shell, and keeps what was heard before it and after."""
+    stream = Stream(connected(config, address), "Desktop", lambda frame: None)
+    stream.run(2.0)
+    save_sound(out, stream.packets, "before.npz")
+    stream.packets = []
+    stream.send_text(command)
+    stream.type_keys("\n")
+    stream.run(seconds)
+    save_sound(out, stream.packets)
     summary = stream.summary()
     stream.stop()
     return summary

@@ -117,6 +117,7 @@ VERBS = {
     "measure": ("config", "address", "seconds", "width", "height", "fps"),
     "look": ("config", "address", "out", "seconds"),
     "begin": ("config", "address", "title"),
+    "listen": ("config", "address", "out", "seconds", "command"),
     "quit": ("config", "address"),
 }
 

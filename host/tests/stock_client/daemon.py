@@ -41,6 +41,9 @@ class Daemon:
         self.folder.chmod(0o755)
         self.binary = self.folder / "punktfunk-host"
         shutil.copy(binary, self.binary)
+        # What the daemon starts lies beside it.
+        for part in ("punktfunk-agent", "punktfunk-sound"):
+            shutil.copy(Path(binary).with_name(part), self.folder)
         self.config = self.folder / "host.toml"
         self.config.write_text(config.replace("FOLDER", str(self.folder)))
         self.launcher = Launcher(Path(binary).parent, self.folder, namespace, NOBODY,

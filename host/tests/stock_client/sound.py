@@ -1,5 +1,7 @@
 """What is in the sound that the client decoded: how strong a tone is, and when the beeps began."""
 
+import wave
+
 import numpy as np
 
 RATE = 48_000
@@ -21,6 +23,17 @@ def strongest_hz(samples, below_hz=20_000):
     hertz = np.fft.rfftfreq(len(samples), 1 / RATE)
     spectrum[(hertz < 50) | (hertz > below_hz)] = 0
     return float(hertz[np.argmax(spectrum)])
+
+
+def write_tones(path, hertz, level_db, seconds):
+    """A file with another tone on each channel."""
+    turn = 2 * np.pi * np.arange(int(seconds * RATE)) / RATE
+    samples = np.stack([np.sin(turn * pitch) for pitch in hertz], axis=1) * 10 ** (level_db / 20)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(hertz))
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
 def beep_onsets(samples):

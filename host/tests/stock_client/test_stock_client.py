@@ -188,6 +188,45 @@ def test_a_client_that_left_comes_back_to_the_same_desktop(desktop_run, paired, 
     assert [session["id"] for session in running(daemon)] == [before[0]["id"]], "it is another session"
 
 
+LEFT_HZ, RIGHT_HZ, TONE_DB, TONE_SECONDS = 700, 1900, -12.0, 6
+
+
+def test_programs_on_the_desktop_are_heard(desktop_run, paired, daemon, artefacts, measured):
+    out = artefacts / "programs"
+    out.mkdir(exist_ok=True)
+    said = daemon.folder / "said"
+    said.touch()
+    said.chmod(0o666)
+    tone = daemon.folder / "tone.wav"
+    sound.write_tones(tone, (LEFT_HZ, RIGHT_HZ), TONE_DB, TONE_SECONDS)
+    tone.chmod(0o644)
+    play = daemon.folder / "play"
+    play.write_text(f"pw-cli ls Node >{said}\nexec pw-play {tone}\n")
+    play.chmod(0o644)
+    summary = paired[0].do("listen", out=out, seconds=TONE_SECONDS + 2.0, command=f"sh {play}")
+    measured["programs"] = summary
+    nodes = said.read_text()
+    assert nodes.count('node.name = "punktfunk"') == 1, nodes
+    assert nodes.count('media.class = "Audio/Sink"') == 1 and "alsa" not in nodes, nodes
+    before = np.load(out / "before.npz")["samples"]
+    assert len(before) > 100 and abs(before).max() < 0.003, "the Desktop is not silent before anything plays"
+    heard = np.load(out / "sound.npz")["samples"]
+    channels = [heard[:, :, side].ravel() for side in (0, 1)]
+    loud = np.flatnonzero(abs(channels[0]) > 0.05)
+    assert len(loud), "nothing was heard"
+    # From soon after the beginning of the tone; it lasts longer than this.
+    second = slice(loud[0] + sound.RATE // 2, loud[0] + sound.RATE * 5 // 2)
+    for samples, own, other in ((channels[0], LEFT_HZ, RIGHT_HZ), (channels[1], RIGHT_HZ, LEFT_HZ)):
+        assert abs(sound.strongest_hz(samples[second]) - own) < 5
+        best = max(sound.level_db(samples[at : at + sound.RATE // 10], own)
+                   for at in range(second.start, second.stop - sound.RATE // 10, sound.RATE // 20))
+        assert abs(best - TONE_DB) < 1.5, f"{own} Hz is heard at {best:.1f} dB"
+        assert sound.level_db(samples[second], other) < TONE_DB - 20, "the sides are mixed"
+    blocks = abs(channels[0][second]).reshape(-1, 480).max(axis=1)
+    summary["sounding"] = float((blocks > 0.1).mean())
+    assert summary["sounding"] > 0.8, "the tone is full of holes"
+
+
 # spec: gamestream 13 item 48
 def test_quitting_leaves_no_process(desktop_run, paired, daemon):
     assert len(daemon.family()) > 1, "the Desktop has no process, so this test would prove nothing"
