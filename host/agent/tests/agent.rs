@@ -116,7 +116,9 @@ fn a_signal_reaches_the_whole_group_and_a_leader_takes_its_group_along() {
     let number = rig.spawn(&[
         "sh",
         "-c",
-        "trap : TERM; sleep 600 & echo $! > \"$XDG_RUNTIME_DIR/a\"; while :; do wait; done",
+        // The child tells its number when the trap of its parent is no longer its own.
+        "trap : TERM; sh -c 'echo $$ > \"$XDG_RUNTIME_DIR/a\"; exec sleep 600' & \
+         while :; do wait; done",
     ]);
     let child = rig.pid_in("a");
     rig.ask(Ask::Signal { process: number, force: false }, b"");
