@@ -1,5 +1,6 @@
 //! Who starts the agents of sessions: the launcher, under users of their own, or the daemon itself, under its own.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,13 +16,16 @@ pub(super) struct Agents {
 }
 
 impl Agents {
-    /// Chooses. `own_folder` is where sessions of the daemon's own user would have their runtime folders. May block for
-    /// as long as the launcher takes to answer.
+    /// Chooses: a launcher that is there for this host's user, not for another's. `own_folder` is where sessions of the
+    /// daemon's own user would have their runtime folders. May block for as long as the launcher takes to answer.
     pub(super) fn choose(config: &Config, own_folder: PathBuf) -> Self {
         let wanted = config.sessions.isolation == Isolation::Required;
-        if !wanted && !config.launcher.socket.exists() {
-            let problem = "programs of sessions run under the host's own user and can read its key: start the \
-                           host as root with ci/start, or as a service";
+        let own = rustix::process::geteuid().as_raw();
+        let is_ours =
+            std::fs::metadata(&config.launcher.socket).is_ok_and(|file| file.uid() == own);
+        if !wanted && !is_ours {
+            let problem = "programs of sessions run under the host's own user and can read its key: \
+                           start the host as root with ci/start, or as a service";
             return Self::new(Arc::new(Local::new(own_folder, None)), Some(problem.to_owned()));
         }
         let launched = Launched::new(config.launcher.socket.clone());

@@ -41,10 +41,18 @@ def make_a_file(folder):
     os.unlink(path)
 
 
-def connect_local(path, kind):
-    with socket.socket(socket.AF_UNIX, kind) as client:
+def connect_local(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.settimeout(5)
         client.connect(path)
+
+
+def ask_the_host(path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        client.connect(path)
+        client.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: host\r\n\r\n")
+        return client.recv(64).startswith(b"HTTP/1.1 200 ")
 
 
 def trace(pid):
@@ -85,10 +93,8 @@ def attempts(targets):
         yield f"change {path}", os.utime, path
     for folder in targets["parents"]:
         yield f"write into {folder}", make_a_file, folder
-    for path in targets["sockets"]:
-        yield f"connect to {path}", connect_local, path, socket.SOCK_STREAM
-    for path in targets["packet_sockets"]:
-        yield f"connect to {path}", connect_local, path, socket.SOCK_SEQPACKET
+    yield "ask the host", ask_the_host, targets["host"]
+    yield "ask the launcher", connect_local, targets["launcher"]
     for name, pid in targets["processes"].items():
         for file in ("environ", "maps"):
             yield f"read {file} of {name}", read, f"/proc/{pid}/{file}"

@@ -41,6 +41,8 @@ def house(request, artefacts, tmp_path_factory):
         shutil.copy(PROBE, daemon.folder)
         try:
             daemon.start()
+            # As on a machine where it is a service: the folder keeps nobody from the host's socket, the host does.
+            (daemon.folder / "run").chmod(0o711)
             clients = [Client(network.client, tmp_path_factory.mktemp(name), artefacts) for name in ("one", "two")]
             assert clients[0].do("reach", port=47989, deadline=30.0)["reached"]
             for client, pin in zip(clients, ("1357", "2468")):
@@ -72,8 +74,7 @@ def targets(house, sleeper):
             state, daemon.folder / "run", launcher.homes / str(other), launcher.folder / str(other))],
         "programs": [str(launcher.agent), str(launcher.binary), str(daemon.binary), str(daemon.config)],
         "parents": [str(launcher.folder), str(launcher.homes), str(daemon.folder)],
-        "sockets": [str(daemon.socket)],
-        "packet_sockets": [str(launcher.socket)],
+        "host": str(daemon.socket), "launcher": str(launcher.socket),
         "processes": {"the daemon": daemon.process.pid, "the launcher": launcher.process.pid,
                       "another session's program": program,
                       "another session's agent": pid_of(daemon, other, "punktfunk-agent")},
