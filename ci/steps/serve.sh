@@ -9,8 +9,8 @@ SERVICE_HOME=/var/lib/punktfunk
 SERVICE_RUN=/run/punktfunk
 SESSIONS_RUN=/run/punktfunk-sessions
 AS_SERVICE_USER=(setpriv "--reuid=$SERVICE_USER" "--regid=$SERVICE_USER" --init-groups --inh-caps=-all
-    --bounding-set=-all --no-new-privs env -i PATH=/usr/local/bin:/usr/bin:/bin "HOME=$SERVICE_HOME/home"
-    "USER=$SERVICE_USER" "LOGNAME=$SERVICE_USER" SHELL=/bin/bash LANG=C.UTF-8 "TERM=${TERM:-dumb}"
+    --bounding-set=-all --no-new-privs --pdeathsig=TERM env -i PATH=/usr/local/bin:/usr/bin:/bin
+    "HOME=$SERVICE_HOME/home" "USER=$SERVICE_USER" "LOGNAME=$SERVICE_USER" SHELL=/bin/bash LANG=C.UTF-8 "TERM=${TERM:-dumb}"
     "XDG_RUNTIME_DIR=$SERVICE_RUN/runtime")
 
 # What the host's user may write lies below folders that only root may change, and what lies below a folder of the
@@ -26,11 +26,13 @@ prepare_service_user() {
     install -d -m 0755 -o "$SERVICE_USER" -g "$SERVICE_USER" "$SERVICE_RUN"
     "${AS_SERVICE_USER[@]}" install -d -m 0700 "$SERVICE_RUN/runtime"
     install -m 0755 "$ROOT"/target/debug/punktfunk-{host,agent,launcher,sound} "$SERVICE_HOME/bin"
+    local port=${PUNKTFUNK_GAMESTREAM__PORT:-47989}
+    [[ "$port" =~ ^[0-9]{4,5}$ ]] || port=47989
     LAUNCHER=("$SERVICE_HOME/bin/punktfunk-launcher")
     # Numbers are enough for the users of sessions; no names are made for them.
     LAUNCHER_OPTIONS=(--daemon-uid "$(id -u "$SERVICE_USER")" --first-uid 61000 --profiles 64 --folder "$SESSIONS_RUN"
         --homes "$SERVICE_HOME/profiles" --agent "$SERVICE_HOME/bin/punktfunk-agent"
-        --ports "47984,47989,47990,47998,47999,48000,48010,48100")
+        --ports "$((port - 5)),$port,$((port + 1)),$((port + 9)),$((port + 10)),$((port + 11)),$((port + 21)),48100")
 }
 
 # What is open in this shell beside its own input and output would be open in every game.
@@ -75,7 +77,8 @@ serve_as_service_user() {
         sleep 0.05
     done
     "${AS_SERVICE_USER[@]}" "${settings[@]}" "$SERVICE_HOME/bin/punktfunk-host" serve --foreground \
-        --state-dir "$SERVICE_HOME/host" --socket "$SERVICE_RUN/host.sock" --owner-uid "${SUDO_UID:-0}" "$@" </dev/null &
+        --state-dir "$SERVICE_HOME/host" --socket "$SERVICE_RUN/host.sock" --owner-uid "${SUDO_UID:-0}" "$@" \
+        </dev/null &
     host=$!
     # A signal is for the host; this shell stays until it has ended, and tidies up.
     trap 'kill -TERM "$host" 2>/dev/null' INT TERM HUP
