@@ -4,7 +4,7 @@
 //! Both are sans-io: they hold no socket and read no clock. For one frame the order of calls is
 //! `submit`, then `poll_burst` until it answers `None`, then nothing before `poll_timeout` (pacing) or the next `submit`.
 
-use crate::media::{AccessUnit, FrameIndex, OpusPacket};
+use crate::media::{AccessUnit, FrameIndex, FrameShape, OpusPacket};
 use crate::time::Timestamp;
 
 /// Datagrams of one size that leave together: one call of a segmentation-offloading socket.
@@ -51,6 +51,15 @@ pub enum SubmitError {
     },
 }
 
+/// What an access unit has become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its number on the wire.
+    pub index: FrameIndex,
+    /// How it was cut into datagrams.
+    pub shape: FrameShape,
+}
+
 /// Turns access units into sealed, paced datagrams.
 pub trait FrameSender: Send {
     /// Packetizes, protects and seals one access unit. It may be called while earlier frames still wait for departure
@@ -58,7 +67,7 @@ pub trait FrameSender: Send {
     ///
     /// # Errors
     /// See [`SubmitError`]; the frame is not sent and takes no number.
-    fn submit(&mut self, unit: &AccessUnit, now: Timestamp) -> Result<FrameIndex, SubmitError>;
+    fn submit(&mut self, unit: &AccessUnit, now: Timestamp) -> Result<Submitted, SubmitError>;
 
     /// The next datagrams that may leave now, or `None` if none may.
     fn poll_burst(&mut self, now: Timestamp) -> Option<Burst<'_>>;

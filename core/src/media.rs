@@ -195,6 +195,47 @@ pub struct FrameTrace {
     pub fate: FrameFate,
 }
 
+/// How a frame was cut: tells of each of its datagrams which shard of which block it carries.
+///
+/// A frame's datagrams are numbered without a gap, its blocks lie one after the other, and in each block data comes
+/// before parity. A block can be had by who got as many of its shards as it has data, whichever they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameShape {
+    /// The number of the frame's first datagram, as the protocol counts them (GameStream: RTP sequence number).
+    pub first_sequence: u16,
+    blocks: [BlockShape; Self::MAX_BLOCKS],
+    count: u8,
+}
+
+/// The shards of one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockShape {
+    /// Shards that carry coded bytes.
+    pub data: u16,
+    /// Shards that make up for lost ones.
+    pub parity: u16,
+}
+
+impl FrameShape {
+    /// The most blocks that a frame of any protocol here has.
+    pub const MAX_BLOCKS: usize = 4;
+
+    /// The shape of a frame whose blocks are these; blocks beyond [`MAX_BLOCKS`](Self::MAX_BLOCKS) are left out.
+    pub fn new(first_sequence: u16, blocks: impl IntoIterator<Item = BlockShape>) -> Self {
+        let mut shape = Self { first_sequence, ..Self::default() };
+        for (slot, block) in shape.blocks.iter_mut().zip(blocks) {
+            *slot = block;
+            shape.count += 1;
+        }
+        shape
+    }
+
+    /// The blocks in the order of sending.
+    pub fn blocks(&self) -> &[BlockShape] {
+        self.blocks.get(..usize::from(self.count)).unwrap_or_default()
+    }
+}
+
 /// What became of a captured picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameFate {
@@ -216,6 +257,8 @@ pub enum FrameFate {
         bytes: u32,
         /// Datagrams, parity included.
         datagrams: u32,
+        /// Which datagram carries which shard of which block.
+        shape: FrameShape,
     },
     /// It was dropped, nearly always before it reached the encoder, which breaks no reference.
     Dropped(DropReason),
@@ -247,6 +290,15 @@ mod tests {
         assert_eq!(Mode::new(1280, 8193, 60_000), Err(ModeError::Side { got: 8193 }));
         assert_eq!(Mode::new(1280, 720, 999), Err(ModeError::Refresh { got: 999 }));
         assert_eq!(Mode::new(8191, 16, 500_000).unwrap().width(), 8192);
+    }
+
+    #[test]
+    fn a_shape_keeps_as_many_blocks_as_a_frame_can_have() {
+        let block = |data| BlockShape { data, parity: 2 };
+        let shape = FrameShape::new(7, (1..=2).map(block));
+        assert_eq!((shape.first_sequence, shape.blocks()), (7, [block(1), block(2)].as_slice()));
+        assert_eq!(FrameShape::new(0, (1..=9).map(block)).blocks().len(), FrameShape::MAX_BLOCKS);
+        assert!(FrameShape::default().blocks().is_empty());
     }
 
     #[test]

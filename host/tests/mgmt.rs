@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use punktfunk_core::media::{
-    Codec, DropReason, FrameFate, FrameIndex, FrameKind, FrameTrace, Mode, SourceIndex,
+    BlockShape, Codec, DropReason, FrameFate, FrameIndex, FrameKind, FrameShape, FrameTrace, Mode,
+    SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
 use punktfunk_host::mgmt::client::{Client, ClientError};
-use punktfunk_host::mgmt::wire::{Backend, Fate, Listen, StatusReport};
+use punktfunk_host::mgmt::wire::{Backend, Block, Fate, Listen, StatusReport};
 use punktfunk_host::mgmt::{MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment};
 use punktfunk_host::pairing::{
     Asking, DeskMode, DeskOptions, PairingDesk, PairingOutcome, PinWait,
@@ -100,6 +101,7 @@ impl SessionDesk for FakeSessions {
             last_sent_at: at(14),
             bytes: 1500,
             datagrams: 3,
+            shape: FrameShape::new(65_535, [BlockShape { data: 1, parity: 2 }]),
         };
         let dropped = FrameFate::Dropped(DropReason::Superseded);
         [(0, sent), (1, dropped)]
@@ -294,9 +296,15 @@ fn traces_say_what_became_of_each_frame() {
     let host = Host::start(DeskMode::Prompt);
     let traces = host.client().traces(3).unwrap();
     assert!(matches!(&traces[0].fate, Fate::Sent { kind, bytes: 1500, .. } if kind == "idr"));
+    let Fate::Sent { first_sequence, blocks, .. } = &traces[0].fate else { unreachable!() };
+    assert_eq!(
+        (*first_sequence, blocks.as_slice()),
+        (65_535, [Block { data: 1, parity: 2 }].as_slice())
+    );
     assert!(matches!(&traces[1].fate, Fate::Dropped { reason } if reason == "superseded"));
     assert!(host.client().traces(4).unwrap().is_empty());
     let text = host.raw(b"GET /api/v1/sessions/3/traces HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(text.contains(r#""first_sequence":65535,"blocks":[{"data":1,"parity":2}]"#), "{text}");
     assert!(text.contains(r#""fate":"dropped","reason":"superseded""#), "{text}");
 }
 

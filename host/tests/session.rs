@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 mod agents;
 
 use punktfunk_core::input::InputEvent;
-use punktfunk_core::line::{AudioSender, Burst, FrameSender, SubmitError};
+use punktfunk_core::line::{AudioSender, Burst, FrameSender, SubmitError, Submitted};
 use punktfunk_core::media::{
-    AccessUnit, Codec, ColourMatrix, ColourSpace, FrameIndex, FrameKind, Mode, OpusPacket,
-    SourceIndex,
+    AccessUnit, Codec, ColourMatrix, ColourSpace, FrameIndex, FrameKind, FrameShape, Mode,
+    OpusPacket, SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
 use punktfunk_host::agent::{Agent, AgentError, AgentStarter, Local, ProfileNumber};
@@ -587,10 +587,10 @@ struct OneDatagram {
 }
 
 impl FrameSender for OneDatagram {
-    fn submit(&mut self, unit: &AccessUnit, _now: Timestamp) -> Result<FrameIndex, SubmitError> {
+    fn submit(&mut self, unit: &AccessUnit, _now: Timestamp) -> Result<Submitted, SubmitError> {
         self.next += 1;
         self.waiting = Some((FrameIndex(self.next), unit.bytes.clone()));
-        Ok(FrameIndex(self.next))
+        Ok(Submitted { index: FrameIndex(self.next), shape: FrameShape::default() })
     }
 
     fn poll_burst(&mut self, _now: Timestamp) -> Option<Burst<'_>> {

@@ -276,12 +276,15 @@ fn check_stamps(trace: &FrameTrace) {
         last_sent_at,
         bytes,
         datagrams,
+        shape,
+        index,
         ..
     } = trace.fate
     {
         let stamps = [trace.captured_at, encode_began_at, encoded_at, first_sent_at, last_sent_at];
         assert!(stamps.is_sorted(), "{stamps:?}");
         assert_eq!((bytes, datagrams), (250, 3));
+        assert_eq!((u32::from(shape.first_sequence), shape.blocks().len()), (index.0, 1));
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use punktfunk_core::media::{DropReason, FrameFate, FrameKind, FrameTrace};
+use punktfunk_core::media::{BlockShape, DropReason, FrameFate, FrameKind, FrameTrace};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
@@ -210,6 +210,15 @@ pub struct Trace {
     pub fate: Fate,
 }
 
+/// The datagrams of one block: first those with data, then those with parity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// How many carry data, and how many of the block's datagrams a client must get.
+    pub data: u16,
+    /// How many carry parity.
+    pub parity: u16,
+}
+
 /// What became of a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fate", rename_all = "kebab-case")]
@@ -232,6 +241,12 @@ pub enum Fate {
         bytes: u32,
         /// Datagrams, parity included.
         datagrams: u32,
+        /// The number of its first datagram; the others follow without a gap, block after block.
+        #[serde(default)]
+        first_sequence: u16,
+        /// Its blocks in the order of sending, at most four.
+        #[serde(default)]
+        blocks: Vec<Block>,
     },
     /// It was dropped before it was encoded.
     Dropped {
@@ -304,6 +319,12 @@ impl From<PairedClient> for Client {
     }
 }
 
+impl From<BlockShape> for Block {
+    fn from(block: BlockShape) -> Self {
+        Self { data: block.data, parity: block.parity }
+    }
+}
+
 impl From<FrameTrace> for Trace {
     fn from(trace: FrameTrace) -> Self {
         let fate = match trace.fate {
@@ -316,6 +337,7 @@ impl From<FrameTrace> for Trace {
                 last_sent_at,
                 bytes,
                 datagrams,
+                shape,
             } => Fate::Sent {
                 index: index.0,
                 kind: match kind {
@@ -330,6 +352,8 @@ impl From<FrameTrace> for Trace {
                 last_sent_us: last_sent_at.as_micros(),
                 bytes,
                 datagrams,
+                first_sequence: shape.first_sequence,
+                blocks: shape.blocks().iter().map(|block| Block::from(*block)).collect(),
             },
             FrameFate::Dropped(reason) => Fate::Dropped {
                 reason: match reason {

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use punktfunk_core::line::{Burst, FrameSender, SubmitError};
-use punktfunk_core::media::{AccessUnit, DropReason, FrameFate, FrameIndex, FrameTrace};
+use punktfunk_core::line::{Burst, FrameSender, SubmitError, Submitted};
+use punktfunk_core::media::{AccessUnit, DropReason, FrameFate, FrameTrace};
 use punktfunk_core::time::Timestamp;
 
 use super::links::{CREDITS, Dropped, Links};
@@ -54,7 +54,7 @@ struct Work {
 
 /// An access unit whose datagrams are on their way out.
 struct Flight {
-    index: FrameIndex,
+    submitted: Submitted,
     unit: AccessUnit,
     first_sent_at: Option<Timestamp>,
     last_sent_at: Timestamp,
@@ -89,9 +89,9 @@ impl Stage<'_> {
     fn submit(&mut self, unit: AccessUnit) -> Result<(), EndReason> {
         let now = clock::now();
         match self.sender.submit(&unit, now) {
-            Ok(index) => {
+            Ok(submitted) => {
                 self.in_flight.push_back(Flight {
-                    index,
+                    submitted,
                     unit,
                     first_sent_at: None,
                     last_sent_at: now,
@@ -122,14 +122,16 @@ impl Stage<'_> {
         while let Some(burst) = self.sender.poll_burst(clock::now()) {
             let before = clock::now();
             self.outlet.send(&burst)?;
-            let flight = self.in_flight.iter_mut().find(|flight| flight.index == burst.frame);
+            let flight =
+                self.in_flight.iter_mut().find(|flight| flight.submitted.index == burst.frame);
             if let Some(flight) = flight {
                 flight.first_sent_at.get_or_insert(before);
                 flight.last_sent_at = clock::now();
                 flight.datagrams += u32::try_from(burst.count()).unwrap_or(u32::MAX);
             }
             if burst.last {
-                let gone = self.in_flight.iter().position(|flight| flight.index == burst.frame);
+                let gone =
+                    self.in_flight.iter().position(|flight| flight.submitted.index == burst.frame);
                 if let Some(flight) = gone.and_then(|at| self.in_flight.remove(at)) {
                     self.arrived(flight);
                 }
@@ -145,13 +147,13 @@ impl Stage<'_> {
     }
 
     fn arrived(&self, flight: Flight) {
-        let Flight { index, unit, first_sent_at, last_sent_at, datagrams } = flight;
+        let Flight { submitted, unit, first_sent_at, last_sent_at, datagrams } = flight;
         self.links.trace(FrameTrace {
             source: unit.source,
             captured_at: unit.captured_at,
             repeated: unit.repeated,
             fate: FrameFate::Sent {
-                index,
+                index: submitted.index,
                 kind: unit.kind,
                 encode_began_at: unit.encode_began_at,
                 encoded_at: unit.encoded_at,
@@ -159,6 +161,7 @@ impl Stage<'_> {
                 last_sent_at,
                 bytes: u32::try_from(unit.bytes.len()).unwrap_or(u32::MAX),
                 datagrams,
+                shape: submitted.shape,
             },
         });
         self.links.give_back(unit.bytes);
@@ -243,6 +246,8 @@ impl Outlet {
 mod tests {
     use std::net::UdpSocket;
     use std::sync::Arc;
+
+    use punktfunk_core::media::FrameIndex;
 
     use super::*;
     use crate::stream::udp::Segmentation;

@@ -12,10 +12,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use punktfunk_core::line::{AudioSender, Burst, FrameSender, SubmitError};
+use punktfunk_core::line::{AudioSender, Burst, FrameSender, SubmitError, Submitted};
 use punktfunk_core::media::{
-    AccessUnit, Codec, ColourMatrix, ColourSpace, FrameFate, FrameIndex, FrameKind, FrameTrace,
-    Mode, OpusPacket, SourceIndex,
+    AccessUnit, BlockShape, Codec, ColourMatrix, ColourSpace, FrameFate, FrameIndex, FrameKind,
+    FrameShape, FrameTrace, Mode, OpusPacket, SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
 use punktfunk_host::audio::silence::SilenceSource;
@@ -169,7 +169,7 @@ struct ScriptedSender {
 }
 
 impl FrameSender for ScriptedSender {
-    fn submit(&mut self, unit: &AccessUnit, _now: Timestamp) -> Result<FrameIndex, SubmitError> {
+    fn submit(&mut self, unit: &AccessUnit, _now: Timestamp) -> Result<Submitted, SubmitError> {
         assert!(!self.script.panic.load(Ordering::SeqCst), "the sender has a bug");
         if self.script.exhausted.load(Ordering::SeqCst) {
             return Err(SubmitError::CounterExhausted);
@@ -178,7 +178,9 @@ impl FrameSender for ScriptedSender {
         self.script.units.lock().unwrap().push(unit.bytes.clone());
         self.waiting.push_back((FrameIndex(self.numbered), unit.bytes.clone()));
         self.script.most_waiting.fetch_max(self.waiting.len(), Ordering::SeqCst);
-        Ok(FrameIndex(self.numbered))
+        // As if the first of its datagrams had the number of the frame.
+        let shape = FrameShape::new(self.numbered as u16, [BlockShape { data: 3, parity: 0 }]);
+        Ok(Submitted { index: FrameIndex(self.numbered), shape })
     }
 
     fn poll_burst(&mut self, _now: Timestamp) -> Option<Burst<'_>> {

@@ -4,6 +4,8 @@
 //! number: a pair that does not agree makes every repair garbage. Here the percentage is chosen first and the count is
 //! always derived from it, as the client does.
 
+use crate::media::BlockShape;
+
 /// The data shards a block can have at all: the field that says so has ten bits. spec: gamestream 7.2
 pub const MAX_BLOCK_DATA: usize = 1023;
 
@@ -124,6 +126,14 @@ pub struct BlockPlan {
     pub data: usize,
     /// Its parity.
     pub parity: Parity,
+}
+
+impl BlockPlan {
+    /// Its shards, as a trace tells them.
+    pub const fn shape(self) -> BlockShape {
+        // A block has at most 1023 data shards, and at most 255 shards if it has parity.
+        BlockShape { data: self.data as u16, parity: self.parity.count as u16 }
+    }
 }
 
 impl FramePlan {

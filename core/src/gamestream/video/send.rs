@@ -17,8 +17,8 @@ use super::seal::VideoSealer;
 use crate::block::{BlockPool, SealedBlock, SlotLayout};
 use crate::fec::Matrix;
 use crate::fec::gf8::Gf8;
-use crate::line::{Burst, FrameSender, SubmitError};
-use crate::media::{AccessUnit, FrameIndex};
+use crate::line::{Burst, FrameSender, SubmitError, Submitted};
+use crate::media::{AccessUnit, FrameIndex, FrameShape};
 use crate::pace::{TokenBucket, frame_rate};
 use crate::seal::{Clear, Sealer, SessionKey};
 use crate::time::Timestamp;
@@ -311,7 +311,7 @@ impl VideoSender {
 }
 
 impl FrameSender for VideoSender {
-    fn submit(&mut self, unit: &AccessUnit, now: Timestamp) -> Result<FrameIndex, SubmitError> {
+    fn submit(&mut self, unit: &AccessUnit, now: Timestamp) -> Result<Submitted, SubmitError> {
         self.retire();
         let got = self.queued_frames();
         if got >= MAX_QUEUED_FRAMES {
@@ -336,8 +336,9 @@ impl FrameSender for VideoSender {
             last_payload_bytes: if last == 0 { self.payload_bytes } else { last } as u16,
         };
         let index = self.counters.frame;
+        let shape = FrameShape::new(self.counters.sequence, plan.blocks().map(BlockPlan::shape));
         self.queue_frame(unit, plan, header, rate)?;
-        Ok(index)
+        Ok(Submitted { index, shape })
     }
 
     fn poll_burst(&mut self, now: Timestamp) -> Option<Burst<'_>> {

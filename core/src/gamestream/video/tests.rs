@@ -6,8 +6,8 @@ use super::header::{
     FLAG_DATA, FLAG_END, FLAG_START, HEADER_BYTES, ShardHeader, flags, stream_packet_index,
 };
 use super::*;
-use crate::line::{FrameSender, SubmitError};
-use crate::media::{AccessUnit, FrameIndex, FrameKind, SourceIndex};
+use crate::line::{FrameSender, SubmitError, Submitted};
+use crate::media::{AccessUnit, BlockShape, FrameIndex, FrameKind, SourceIndex};
 use crate::seal::SessionKey;
 use crate::time::Timestamp;
 
@@ -35,6 +35,11 @@ fn unit(kind: FrameKind, length: usize) -> AccessUnit {
         repeated: false,
         bytes: (0..length).map(|i| (i * 7 + i / 251) as u8).collect(),
     }
+}
+
+/// The number that a frame took.
+fn index(submitted: Result<Submitted, SubmitError>) -> Result<FrameIndex, SubmitError> {
+    submitted.map(|submitted| submitted.index)
 }
 
 /// Everything a frame puts on the wire, polled as the sending thread does.
@@ -174,15 +179,39 @@ fn a_frame_beyond_the_format_is_refused_and_takes_no_number() {
 }
 
 #[test]
+fn the_shape_of_a_frame_names_the_block_and_shard_of_each_datagram() {
+    let mut sender = VideoSender::new(options(1024)).unwrap();
+    for data in [1, 212, 213, 640, 849] {
+        let shape = sender.submit(&unit(FrameKind::Idr, fill(data, 0)), NOW).unwrap().shape;
+        let sent: Vec<_> = drain(&mut sender, NOW).into_iter().flat_map(|(_, all)| all).collect();
+        let mut datagrams = sent.iter().enumerate();
+        for (block, BlockShape { data, parity }) in shape.blocks().iter().enumerate() {
+            for shard in 0..usize::from(data + parity) {
+                let (place, datagram) = datagrams.next().unwrap();
+                let header = ShardHeader::parse(datagram).unwrap();
+                assert_eq!(header.sequence, shape.first_sequence.wrapping_add(place as u16));
+                assert_eq!((usize::from(header.block), header.index), (block, shard));
+                assert_eq!((header.data, header.parity.count), ((*data).into(), (*parity).into()));
+            }
+        }
+        assert!(datagrams.next().is_none(), "datagrams that belong to no block");
+    }
+}
+
+#[test]
 fn two_frames_wait_and_a_third_is_refused() {
     let mut sender = VideoSender::new(options(1024)).unwrap();
     let frame = unit(FrameKind::Idr, 400_000);
-    assert_eq!(sender.submit(&frame, NOW), Ok(FrameIndex(1)));
-    assert_eq!(sender.submit(&frame, NOW), Ok(FrameIndex(2)));
-    assert_eq!(sender.submit(&frame, NOW), Err(SubmitError::Backlog { got: 2, max: 2 }));
+    assert_eq!(index(sender.submit(&frame, NOW)), Ok(FrameIndex(1)));
+    assert_eq!(index(sender.submit(&frame, NOW)), Ok(FrameIndex(2)));
+    assert_eq!(index(sender.submit(&frame, NOW)), Err(SubmitError::Backlog { got: 2, max: 2 }));
     let bursts = drain(&mut sender, NOW);
     assert!(bursts.len() > 10);
-    assert_eq!(sender.submit(&frame, NOW), Ok(FrameIndex(3)), "the refused frame took no number");
+    assert_eq!(
+        index(sender.submit(&frame, NOW)),
+        Ok(FrameIndex(3)),
+        "the refused frame took no number"
+    );
 }
 
 // spec: gamestream 7.2
@@ -213,7 +242,7 @@ fn buffers_return_to_the_pool() {
 fn the_last_burst_of_a_frame_says_so() {
     let mut sender = VideoSender::new(options(1024)).unwrap();
     for length in [100, fill(300, 0)] {
-        let frame = sender.submit(&unit(FrameKind::Idr, length), NOW).unwrap();
+        let frame = sender.submit(&unit(FrameKind::Idr, length), NOW).unwrap().index;
         let (mut now, mut ends) = (NOW, vec![]);
         loop {
             while let Some(burst) = sender.poll_burst(now) {
