@@ -68,8 +68,8 @@ def daemon(request, network, artefacts):
 class Client:
     """The device: one identity, a fresh process for each thing that is done with it."""
 
-    def __init__(self, namespace, folder, artefacts):
-        self.namespace, self.folder, self.artefacts = namespace, folder, artefacts
+    def __init__(self, namespace, folder, artefacts, name="client"):
+        self.namespace, self.folder, self.artefacts, self.name = namespace, folder, artefacts, name
 
     def launch(self, title):
         """Starts an app and leaves it running."""
@@ -90,7 +90,7 @@ class Client:
             process.kill()
             output, errors = process.communicate()
             errors += f"\nkilled after {deadline_s} s"
-        with open(self.artefacts / "client.log", "a") as log:
+        with open(self.artefacts / f"{self.name}.log", "a") as log:
             log.write(f"== {verb}: {process.returncode}\n{output}{errors}\n")
         assert process.returncode == 0, f"client {verb}: {errors[-4000:]}"
         return json.loads(output.splitlines()[-1])
@@ -120,6 +120,36 @@ VERBS = {
     "listen": ("config", "address", "out", "seconds", "command"),
     "quit": ("config", "address"),
 }
+
+
+class House:
+    """A host and its clients on a street of their own, for tests that are rough with them."""
+
+    def __init__(self, network, daemon, artefacts, folders):
+        self.network, self.daemon, self.artefacts, self._folders = network, daemon, artefacts, folders
+        self.clients = {}
+
+    def client(self, name):
+        """A paired client; its identity is made when it is first asked for."""
+        if name not in self.clients:
+            client = Client(self.network.client, self._folders.mktemp(name), self.artefacts, name)
+            outcome = pair(client, self.daemon, "1470", "1470")
+            assert outcome["paired"], outcome
+            self.clients[name] = client
+        return self.clients[name]
+
+
+@pytest.fixture(scope="session")
+def house(request, artefacts, tmp_path_factory):
+    if os.getuid() != 0:
+        pytest.fail("network namespaces need root: run ci/test stream")
+    with Network("r") as network:
+        daemon = Daemon(request.config.getoption("--daemon"), network.host, artefacts / "rough-daemon.log")
+        try:
+            daemon.start()
+            yield House(network, daemon, artefacts, tmp_path_factory)
+        finally:
+            daemon.discard()
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,10 @@ class Network:
             ip("-n", namespace, "link", "set", end, "up")
             ip("-n", namespace, "route", "add", "224.0.0.0/4", "dev", end)
 
+    def give_client(self, address):
+        """One more address for the client's machine."""
+        ip("-n", self.client, "addr", "replace", f"{address}/32", "dev", "lo")
+
     def __exit__(self, *_):
         self._remove()
 
