@@ -132,11 +132,15 @@ class House:
     def client(self, name):
         """A paired client; its identity is made when it is first asked for."""
         if name not in self.clients:
-            client = Client(self.network.client, self._folders.mktemp(name), self.artefacts, name)
-            outcome = pair(client, self.daemon, "1470", "1470")
+            client = self.stranger(name)
+            outcome = pair(client, self.daemon, "1470", "1470", name)
             assert outcome["paired"], outcome
             self.clients[name] = client
         return self.clients[name]
+
+    def stranger(self, name):
+        """A client that nobody knows yet."""
+        return Client(self.network.client, self._folders.mktemp(name), self.artefacts, name)
 
 
 @pytest.fixture(scope="session")
@@ -165,14 +169,14 @@ def paired(client, daemon):
     return client, pair(client, daemon, "1234", "4321"), pair(client, daemon, "0808", "0808")
 
 
-def pair(client, daemon, shown, typed):
+def pair(client, daemon, shown, typed, name="the device"):
     """The client shows one PIN; its owner types one at the host once the request is seen there."""
     from daemon import wait_for
 
     asking = client.begin("pair", pin=shown)
     try:
         wait_for("the pairing request", 30, lambda: asking.poll() is not None or pending(daemon))
-        answer = daemon.ask("pair", typed, check=False)
+        answer = daemon.ask("pair", typed, "--name", name, check=False)
     finally:
         outcome = client.finish(asking, "pair")
     return outcome | {"answer": answer.returncode, "said": answer.stdout + answer.stderr}

@@ -51,7 +51,7 @@ class Network:
 
     def give_client(self, address):
         """One more address for the client's machine."""
-        ip("-n", self.client, "addr", "replace", f"{address}/32", "dev", "lo")
+        ip("-n", self.client, "addr", "replace", f"{address}/24", "dev", self.cable[1])
 
     def __exit__(self, *_):
         self._remove()

@@ -5,11 +5,14 @@ of what the host sends on the video and audio ports each datagram is passed or l
 datagrams from a plain socket, where the kernel has cut a segmented send into what would be on a cable, so loss strikes
 single datagrams; sizes are written down so that a test can see it.
 
-    relay.py --listen ADDRESS --host ADDRESS --video SCHEDULE --audio SCHEDULE --seed N --log FILE
+    relay.py --listen ADDRESS --host ADDRESS --log FILE [--video SCHEDULE] [--audio SCHEDULE] [--seed N]
+             [--vanish MOMENT]
 
 A schedule is a JSON list of [seconds, model], counted from the first datagram; after it nothing is lost. A model is
 {"name": .., "loss": P} or {"name": .., "turn_bad": P, "turn_good": P, "loss": P}: a good network that loses nothing and
 a bad one that loses with P (Gilbert and Elliott).
+With --vanish the client is cut off at a moment of its way into a stream (see MOMENTS): from then on nothing passes in
+either direction and no connection is closed, as when a device loses its power. The relay then prints "vanished".
 SIGTERM ends the relay; then the log is written.
 """
 
@@ -22,6 +25,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 TCP_PORTS = (47984, 47989, 48010)
@@ -29,6 +33,12 @@ VIDEO, CONTROL, AUDIO = 47998, 47999, 48000
 # A loaded machine may leave the relay without the processor for a while; nothing is to be lost meanwhile.
 BUFFER_BYTES = 8 << 20
 MAX_PEERS = 64
+# When a client can vanish: after its first pairing message, after /launch before RTSP, during RTSP (OPTIONS, DESCRIBE and
+# SETUP have been answered), on the control connection before its first video ping, while it plays.
+MOMENTS = ("pairing", "launched", "negotiating", "connected", "playing")
+PAIRING_BEGINS = b"phrase=getservercert"
+RTSP = 48010
+RTSP_QUESTIONS, CONTROL_DATAGRAMS, VIDEO_DATAGRAMS = 4, 6, 100
 SO_RCVBUFFORCE = 33
 
 
@@ -73,12 +83,14 @@ def audio_fields(datagram):
 
 
 class Relay:
-    def __init__(self, listen, host, video, audio, seed):
-        self.listen, self.host = listen, host
+    def __init__(self, listen, host, video, audio, seed, vanish):
+        self.listen, self.host, self.vanish = listen, host, vanish
+        self.vanished, self.counts = threading.Event(), Counter()
         self.models = {VIDEO: Model(video, seed), AUDIO: Model(audio, seed + 1)}
         self.rows = {VIDEO: [], AUDIO: []}
         self.selector = selectors.DefaultSelector()
         self.upstream = {}
+        self.kept = []
         self.running = True
 
     def serve(self):
@@ -103,6 +115,8 @@ class Relay:
                 return
             except OSError:
                 continue  # The other end's port is closed; that concerns an earlier datagram.
+            if self._cuts_off(port, to_host=client is None):
+                continue
             try:
                 if client is None:
                     self._upstream(port, downstream, sender).send(datagram)
@@ -115,6 +129,8 @@ class Relay:
         if (port, client) not in self.upstream:
             assert len(self.upstream) < MAX_PEERS, "too many clients"
             upstream = udp_socket()
+            # The host shall see each relay's client at an address of its own.
+            upstream.bind((self.listen, 0))
             upstream.connect((self.host, port))
             self.upstream[port, client] = upstream
             self.selector.register(upstream, selectors.EVENT_READ, (port, downstream, client))
@@ -129,17 +145,62 @@ class Relay:
         self.rows[port].append((int(now * 1e6), len(datagram), phase, lost, *fields))
         return lost
 
+    def _cuts_off(self, port, to_host):
+        """Counts a datagram on its way; whether it goes nowhere because the client has vanished."""
+        self.counts[port, to_host] += 1
+        if self.vanish == "connected" and (port, to_host) == (VIDEO, True):
+            return True
+        seen = self.counts[port, to_host]
+        if (self.vanish, port, to_host) == ("connected", CONTROL, True) and seen > CONTROL_DATAGRAMS:
+            self._be_gone()
+        if (self.vanish, port, to_host) == ("playing", VIDEO, False) and seen > VIDEO_DATAGRAMS:
+            self._be_gone()
+        return self.vanished.is_set()
+
+    def _be_gone(self):
+        if not self.vanished.is_set():
+            self.vanished.set()
+            print("vanished", flush=True)
+
     def _accept(self, server, port):
         while True:
             near, _ = server.accept()
+            self.counts[port] += 1
+            questions = {"launched": 0, "negotiating": RTSP_QUESTIONS}.get(self.vanish)
+            if port == RTSP and questions is not None and self.counts[port] > questions:
+                self._be_gone()
+            if self.vanished.is_set():
+                # Accepted and kept, so that the client waits as it would for a host that does not answer.
+                self.kept.append(near)
+                continue
             try:
-                far = socket.create_connection((self.host, port), 10)
+                far = socket.create_connection((self.host, port), 10, (self.listen, 0))
             except OSError:
                 near.close()
                 continue
             far.settimeout(None)
             for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=copy, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    def _copy(self, source, sink):
+        try:
+            while data := source.recv(65536):
+                self._hold()
+                sink.sendall(data)
+                if self.vanish == "pairing" and PAIRING_BEGINS in data:
+                    self._be_gone()
+            self._hold()
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._hold()
+            # One end broke off: the other hears it too.
+            for end in (source, sink):
+                end.close()
+
+    def _hold(self):
+        """Who has vanished says nothing more, not even that it goes."""
+        while self.vanished.is_set():
+            threading.Event().wait()
 
 
 def udp_socket():
@@ -149,26 +210,16 @@ def udp_socket():
     return made
 
 
-def copy(source, sink):
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        # One end broke off: the other hears it too.
-        for end in (source, sink):
-            end.close()
-
-
 def main():
     parser = argparse.ArgumentParser()
     for option in ("listen", "host", "log"):
         parser.add_argument(f"--{option}", required=True)
     for option in ("video", "audio"):
         parser.add_argument(f"--{option}", type=json.loads, default=[])
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vanish", choices=MOMENTS)
     options = parser.parse_args()
-    relay = Relay(options.listen, options.host, options.video, options.audio, options.seed)
+    relay = Relay(options.listen, options.host, options.video, options.audio, options.seed, options.vanish)
     signal.signal(signal.SIGTERM, lambda *_: setattr(relay, "running", False))
     relay.serve()
     Path(options.log).write_text(json.dumps({"video": relay.rows[VIDEO], "audio": relay.rows[AUDIO]}))

@@ -6,13 +6,11 @@ each datagram was, so it is known which pictures the client must have shown in s
 
 import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from conftest import HERE
+from bad_line import Relay
 from daemon import wait_for
 from losses import breaks, frame_of_each_datagram, frames_of, lost_sound, verdicts
 from network import HOST_V4, inside
@@ -26,34 +24,6 @@ RANDOM = {percent: {"name": f"{percent} %", "loss": percent / 100} for percent i
 # Bursts of five datagrams on average, of which nearly all are lost.
 BURSTS = {"name": "bursts", "turn_bad": 0.01, "turn_good": 0.2, "loss": 0.9}
 SOUND = {"name": "sound", "loss": 0.05}
-
-
-class Relay:
-    """relay.py at an address that no other uses."""
-
-    used = 0
-
-    def __init__(self, house, log, video=(), audio=(), seed=SEED):
-        Relay.used += 1
-        self.address, self.log = f"10.77.1.{Relay.used}", Path(log)
-        house.network.give_client(self.address)
-        words = ["--listen", self.address, "--host", HOST_V4, "--video", json.dumps(video), "--audio",
-                 json.dumps(audio), "--seed", seed, "--log", self.log]
-        self.process = subprocess.Popen(
-            inside(house.network.client, [sys.executable, "-B", HERE / "relay.py", *words]),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self):
-        assert self.process.stdout.readline() == "ready\n", "the relay did not start"
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(30)
-
-    def rows(self):
-        """What passed and what was lost: {"video": [..], "audio": [..]}."""
-        return json.loads(self.log.read_text())
 
 
 def overflows(namespace):
@@ -70,7 +40,7 @@ def play(house, name, seconds, video, audio=()):
     out.mkdir(exist_ok=True)
     for _ in range(3):
         before, began_us = overflows(namespace), time.monotonic_ns() // 1000
-        with Relay(house, out / "relay.json", video, audio) as relay:
+        with Relay(house.network, out / "relay.json", video=video, audio=audio, seed=SEED) as relay:
             summary = client.do("card", out=out, seconds=seconds, address=relay.address)
         session = next(each for each in house.daemon.ask_json("sessions", "--json") if not each.get("ended"))
         wait_for("the stream to end", 20, lambda: not any(
