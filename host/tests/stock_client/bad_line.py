@@ -27,10 +27,10 @@ class Relay:
         self.process = subprocess.Popen(
             inside(network.client, [sys.executable, "-B", HERE / "relay.py", *words]),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self):
         assert self.process.stdout.readline() == "ready\n", "the relay did not start"
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def __enter__(self):
         return self
 
     def _listen(self):
@@ -39,6 +39,9 @@ class Relay:
                 self.vanished.set()
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         self.process.terminate()
         self.process.wait(30)
 

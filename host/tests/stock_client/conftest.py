@@ -149,6 +149,7 @@ def house(request, artefacts, tmp_path_factory):
         pytest.fail("network namespaces need root: run ci/test stream")
     with Network("r") as network:
         daemon = Daemon(request.config.getoption("--daemon"), network.host, artefacts / "rough-daemon.log")
+        daemon.environment["PUNKTFUNK_LIMITS__SESSIONS"] = "10"
         try:
             daemon.start()
             yield House(network, daemon, artefacts, tmp_path_factory)
@@ -175,12 +176,15 @@ def pair(client, daemon, shown, typed, name="the device"):
 
     asking = client.begin("pair", pin=shown)
     try:
-        wait_for("the pairing request", 30, lambda: asking.poll() is not None or pending(daemon))
-        answer = daemon.ask("pair", typed, "--name", name, check=False)
+        request = wait_for("the pairing request", 30, lambda: asking.poll() is not None or pending(daemon))
+        number = ["--request", str(request)] if request is not True else []
+        answer = daemon.ask("pair", typed, "--name", name, *number, check=False)
     finally:
         outcome = client.finish(asking, "pair")
     return outcome | {"answer": answer.returncode, "said": answer.stdout + answer.stderr}
 
 
-def pending(daemon):
-    return bool(CLIENT_V4 in daemon.ask("pairing", "list").stdout)
+def pending(daemon, remote=CLIENT_V4):
+    """The number of the request that waits from this address, or None; numbers begin at 1."""
+    requests = daemon.ask_json("pairing", "list", "--json")["pending"]
+    return next((request["id"] for request in requests if request["remote"] == remote), None)
