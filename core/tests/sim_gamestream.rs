@@ -13,7 +13,7 @@ use punktfunk_core::gamestream::video::{
     VideoReceiverOptions, VideoSender, VideoSenderOptions,
 };
 use punktfunk_core::line::FrameSender;
-use punktfunk_core::media::{AccessUnit, FrameIndex, FrameKind, SourceIndex};
+use punktfunk_core::media::{AccessUnit, FrameIndex, FrameKind, FrameShape, SourceIndex};
 use punktfunk_core::netem::{Link, LinkOptions, Loss, mix};
 use punktfunk_core::seal::SessionKey;
 use punktfunk_core::time::Timestamp;
@@ -29,6 +29,8 @@ struct Pair {
     receiver: VideoReceiver,
     now: Timestamp,
     frames: u64,
+    /// How the last frame was cut.
+    shape: FrameShape,
 }
 
 impl Pair {
@@ -49,6 +51,7 @@ impl Pair {
             receiver: VideoReceiver::starting_at(receiver, counters).unwrap(),
             now: Timestamp::ZERO,
             frames: 0,
+            shape: FrameShape::default(),
         }
     }
 
@@ -59,7 +62,7 @@ impl Pair {
     /// Sends a frame and returns its datagrams with their departures.
     fn send(&mut self, kind: FrameKind, length: usize) -> (Vec<u8>, Vec<(Timestamp, Vec<u8>)>) {
         let unit = self.unit(kind, length);
-        self.sender.submit(&unit, self.now).unwrap();
+        self.shape = self.sender.submit(&unit, self.now).unwrap().shape;
         let (mut now, mut datagrams) = (self.now, vec![]);
         loop {
             while let Some(burst) = self.sender.poll_burst(now) {
@@ -365,6 +368,81 @@ fn stream(options: &LinkOptions, seed: u64, count: u32, encrypted: bool) -> (u32
         }
     }
     (shown, link.lost())
+}
+
+/// How often something happened in a stream that lost datagrams.
+#[derive(Debug, Default)]
+struct Losses {
+    /// Frames of which data was missing and that were shown all the same.
+    saved: u32,
+    /// Frames that could not be shown.
+    unshown: u32,
+}
+
+/// Streams over a link that loses datagrams, and demands each frame of which every block has enough shards, unless it
+/// refers to one that could not be had; and an IDR picture soon after such a one.
+fn check_losses(loss: Loss, seed: u64, losses: &mut Losses) {
+    const SOON: u32 = 6;
+    let mut pair = Pair::started(seed.is_multiple_of(2));
+    let mut link = Link::new(LinkOptions { loss, ..LinkOptions::PERFECT }, seed);
+    let (mut idr, mut intact, mut broken_for) = (true, false, 0);
+    for n in 0..80 {
+        let kind = if idr { FrameKind::Idr } else { FrameKind::Predicted };
+        // Most frames are one block, some are two or three.
+        let most = if mix(seed + n).is_multiple_of(8) { 500_000 } else { 30_000 };
+        let length = 1 + (mix(seed ^ n) % most) as usize;
+        let (_, datagrams) = pair.send(kind, length);
+        idr = false;
+        let mut arrived = datagrams.iter().map(|(at, datagram)| {
+            let before = link.lost();
+            link.push(*at, datagram);
+            link.lost() == before
+        });
+        let (mut recoverable, mut missing) = (true, 0);
+        for block in pair.shape.blocks() {
+            let data = arrived.by_ref().take(block.data.into()).filter(|here| *here).count();
+            let parity = arrived.by_ref().take(block.parity.into()).filter(|here| *here).count();
+            missing += usize::from(block.data) - data;
+            recoverable &= data + parity >= block.data.into();
+        }
+        assert_eq!(arrived.count(), 0, "datagrams that no block has");
+        intact = recoverable && (intact || kind == FrameKind::Idr);
+        let mut shown = false;
+        while let Some((at, datagram)) = link.pop(pair.now) {
+            pair.receiver.handle_datagram(at, &datagram);
+            while let Some(event) = pair.receiver.poll_event() {
+                match event {
+                    ReceiverEvent::Frame(frame) => shown = u64::from(frame.index.0) == n + 1,
+                    _ => idr = true,
+                }
+            }
+        }
+        assert_eq!(
+            shown, intact,
+            "seed {seed}, {loss:?}, frame {n}: {missing} data shards missing"
+        );
+        losses.saved += u32::from(intact && missing > 0);
+        losses.unshown += u32::from(!intact);
+        broken_for = if intact || kind == FrameKind::Idr { 0 } else { broken_for + 1 };
+        assert!(broken_for <= SOON, "seed {seed}, {loss:?}, frame {n}: nobody asks for an IDR");
+    }
+}
+
+// spec: gamestream 13 item 101
+#[test]
+fn a_frame_is_shown_exactly_if_parity_could_save_it_and_what_it_refers_to() {
+    let bursts =
+        Loss::GilbertElliott { turn_bad: 0.01, turn_good: 0.2, good_loss: 0.0, bad_loss: 0.9 };
+    let kinds = [0.01, 0.05, 0.15].map(Loss::Independent);
+    for loss in kinds.into_iter().chain([bursts]) {
+        let mut losses = Losses::default();
+        for seed in 0..30 {
+            check_losses(loss, seed, &mut losses);
+        }
+        assert!(losses.saved > 200, "{loss:?}: {losses:?}");
+        assert!(loss == kinds[0] || losses.unshown > 5, "{loss:?}: {losses:?}");
+        println!("{loss:?}: {losses:?}");
+    }
 }
 
 // spec: gamestream 13 item 101

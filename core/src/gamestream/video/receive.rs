@@ -367,10 +367,11 @@ impl VideoReceiver {
         self.stats.lost_frames += u64::from(count);
         self.await_frame(next);
         match (self.waiting, self.on_loss) {
-            (Waiting::Idr, _) => self.count_drop(count),
-            (_, LossPolicy::RequestIdr) => {
+            // What is lost may be the IDR picture that was asked for, so each loss asks again, as a stock client does.
+            (Waiting::Idr, _) | (_, LossPolicy::RequestIdr) => {
                 self.waiting = Waiting::Idr;
-                self.count_drop(count);
+                self.drops_in_row = self.drops_in_row.saturating_add(count);
+                self.say(ReceiverEvent::RequestIdr);
             }
             (waiting, LossPolicy::Invalidate) => {
                 let first = if let Waiting::Restart { first } = waiting { first } else { first };
