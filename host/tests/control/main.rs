@@ -7,3 +7,4 @@ mod conformance;
 mod player;
 mod rig;
 mod rtsp;
+mod whole;
