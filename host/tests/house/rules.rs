@@ -1,11 +1,19 @@
 //! Rules that hold for every file of ours: what is forbidden everywhere, what is listed, how long a file may be.
 
 use crate::assert_clean;
-use crate::source::{code_only, paths};
+use crate::source::{code_only, only_for_tests, paths, without_tests};
 use crate::tree::{File, file, files, rust_files};
 
 /// The files that contain `unsafe`. A new one is a decision: it goes here and its `mod` line says why.
 const UNSAFE_FILES: &[&str] = &[];
+
+/// The files that look at the wall clock, which people and machines set as they like: only for what is shown to people,
+/// and in the store for when a client was last seen. Whatever waits, expires or keeps a pace asks `clock`, so a clock
+/// that jumps changes nothing on a stream.
+const WALL_CLOCK_FILES: &[&str] = &["host/src/store/mod.rs"];
+
+/// What the wall clock is called.
+const WALL_CLOCK: &[&str] = &["SystemTime", "OffsetDateTime", "Utc", "CLOCK_REALTIME"];
 
 /// Longer files are split.
 const MAX_LINES: usize = 800;
@@ -65,6 +73,23 @@ fn check_unsafe(files: &[File], listed: &[&str]) -> Vec<String> {
     let gone = listed.iter().filter(|path| !found.contains(path));
     new.map(|path| format!("{path}: says `unsafe` and is not on the list"))
         .chain(gone.map(|path| format!("{path}: is on the list and has no `unsafe`")))
+        .collect()
+}
+
+/// Complaints about product code that looks at the wall clock and is not on the list, or is and does not.
+fn check_wall_clock(all: &[File], listed: &[&str]) -> Vec<String> {
+    let looks = |file: &&File| {
+        let code = without_tests(&code_only(&file.text));
+        let ours = file.path.contains("/src/") && !only_for_tests(file, all);
+        ours && paths(&code)
+            .iter()
+            .any(|(_, path)| path.iter().any(|part| WALL_CLOCK.contains(&part.as_str())))
+    };
+    let found: Vec<&str> = all.iter().filter(looks).map(|file| file.path.as_str()).collect();
+    let new = found.iter().filter(|path| !listed.contains(path));
+    let gone = listed.iter().filter(|path| !found.contains(path));
+    new.map(|path| format!("{path}: looks at the wall clock and is not on the list"))
+        .chain(gone.map(|path| format!("{path}: is on the list and looks at no wall clock")))
         .collect()
 }
 
@@ -157,6 +182,20 @@ mod tests {
             1
         );
         assert_clean("sample", &check_unsafe(&[bad], &["host/src/encode/x264.rs"]));
+    }
+
+    #[test]
+    fn only_the_store_knows_what_day_it_is() {
+        assert_clean("wall clock", &check_wall_clock(&rust_files(), WALL_CLOCK_FILES));
+    }
+
+    #[test]
+    fn a_look_at_the_wall_clock_is_found() {
+        let bad = sample("use std::time::SystemTime;\nfn f() { SystemTime::now(); }");
+        assert_eq!(check_wall_clock(std::slice::from_ref(&bad), &[]).len(), 1);
+        assert_eq!(check_wall_clock(&[sample("fn f() {}")], &["host/src/encode/x264.rs"]).len(), 1);
+        let tests = sample("#[cfg(test)]\nmod tests { use std::time::SystemTime; }");
+        assert_clean("sample", &check_wall_clock(&[tests], &[]));
     }
 
     #[test]
