@@ -48,11 +48,12 @@ def lint(_long):
     run(["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
 
 
-def unit(_long):
+def unit(long):
+    shutil.rmtree(ARTEFACTS / "unit", ignore_errors=True)
     run(["cargo", "test", "--workspace", "--locked"])
     for binary, source in test_binaries():
         for group in ordinary_user_tests(source):
-            run_as_ordinary_user(binary, group)
+            run_as_ordinary_user(binary, group, {"PUNKTFUNK_CYCLES": "500"} if long else {})
 
 
 def test_binaries():
@@ -77,8 +78,9 @@ def ordinary_user_tests(source):
     return groups
 
 
-def run_as_ordinary_user(binary, name_filter):
-    """Runs the ignored tests of one program as somebody who is not root, with folders of their own."""
+def run_as_ordinary_user(binary, name_filter, settings):
+    """Runs the ignored tests of one program as somebody who is not root, with folders of their own; keeps what they
+    measured."""
     private = Path(tempfile.mkdtemp(prefix="punktfunk-unit-"))
     try:
         uid = os.getuid() or NOBODY
@@ -88,18 +90,22 @@ def run_as_ordinary_user(binary, name_filter):
         for part in ("punktfunk-agent", "punktfunk-sound"):
             shutil.copy(TARGET / "debug" / part, private)
         private.chmod(0o755)
-        folders = {"HOME": private / "home", "XDG_RUNTIME_DIR": private / "run", "TMPDIR": private / "tmp"}
+        folders = {"HOME": private / "home", "XDG_RUNTIME_DIR": private / "run", "TMPDIR": private / "tmp",
+                   "PUNKTFUNK_MEASURED": private / "measured"}
         for folder in folders.values():
             folder.mkdir(mode=0o700)
             os.chown(folder, uid, -1)
         environment = {name: str(folder) for name, folder in folders.items()}
         environment |= {"PATH": "/usr/local/bin:/usr/bin:/bin", "SHELL": "/bin/bash", "LANG": "C.UTF-8",
-                        "RUST_BACKTRACE": "1"}
+                        "RUST_BACKTRACE": "1"} | settings
         drop = [] if os.getuid() else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups",
                                        "--inh-caps=-all", "--no-new-privs"]
         words = [name_filter] if name_filter else []
         run([*drop, program, "--ignored", "--test-threads=1", *words],
             name=f"tests as an ordinary user: {binary.name.rsplit('-', 1)[0]} {name_filter}", env=environment)
+        (ARTEFACTS / "unit").mkdir(parents=True, exist_ok=True)
+        for measured in (private / "measured").iterdir():
+            shutil.copyfile(measured, ARTEFACTS / "unit" / measured.name, follow_symlinks=False)
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
@@ -172,13 +178,14 @@ def main(words):
 
 
 def report(outcomes, rust):
-    """Writes and prints the result of a full run as JSON: the parts, and what the streams measured."""
-    measured = ARTEFACTS / "stream" / "measured.json"
+    """Writes and prints the result of a full run as JSON: the parts, and what the tests measured."""
+    measured = [ARTEFACTS / "stream" / "measured.json", *sorted((ARTEFACTS / "unit").glob("*.json"))]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     result = {
         "passed": all(outcome["passed"] for outcome in outcomes),
         "parts": outcomes,
-        "measured": json.loads(measured.read_text()) if measured.exists() else {},
+        "measured": {name: figures for file in measured if file.exists()
+                     for name, figures in json.loads(file.read_text()).items()},
         "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "rust": rust, "commit": commit},
     }
     ARTEFACTS.mkdir(parents=True, exist_ok=True)

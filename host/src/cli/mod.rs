@@ -2,6 +2,7 @@
 
 mod agents;
 mod log;
+mod memory;
 mod serve;
 mod talk;
 

@@ -48,6 +48,7 @@ pub(super) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
              no privileges)"
         );
     }
+    super::memory::settle();
     // Files of the host are for the host alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread()

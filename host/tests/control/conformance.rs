@@ -12,11 +12,9 @@ use punktfunk_host::stream::{EndReason, Peer};
 use rusty_enet::{EventNoRef, Host, HostSettings, Socket};
 use socket2::SockRef;
 
-use super::player::{
-    Moving, Negotiation, Player, Streaming, announce, key_packet, legacy_announce, ping, pinger,
-    stream,
-};
+use super::player::{Moving, Negotiation, Player, announce, key_packet, legacy_announce, ping};
 use super::rig::{Rig, Seen};
+use super::streaming::{Streaming, pinger, stream};
 
 fn pressed(key: u16) -> Seen {
     Seen::Input(InputEvent::Key { key: KeyCode(key), pressed: true })

@@ -7,4 +7,5 @@ mod conformance;
 mod player;
 mod rig;
 mod rtsp;
+mod streaming;
 mod whole;

@@ -8,8 +8,6 @@ use punktfunk_core::gamestream::control::{Opener, Scheme, Sealer, Side};
 use punktfunk_core::seal::{Gcm, SessionKey};
 use rusty_enet::{EventNoRef, Host, HostSettings, MTU_MAX, Packet, PacketReceived, PeerID, Socket};
 
-use super::rig::Rig;
-
 /// What a client of today announces; `first` overrides, for the first of equal attributes counts.
 pub(crate) fn announce(first: &str) -> String {
     format!(
@@ -279,38 +277,6 @@ pub(crate) fn key_packet(virtual_key: u8, pressed: bool) -> Vec<u8> {
     vec![0, 0, 0, 10, kind, 0, 0, 0, 0, virtual_key, 0x80, 0, 0, 0]
 }
 
-/// A socket that pings the host's media port.
-pub(crate) fn pinger(rig: &Rig, to: &UdpSocket) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.connect((Ipv4Addr::LOCALHOST, rig.port(to))).unwrap();
-    socket
-}
-
 pub(crate) fn ping(socket: &UdpSocket, payload: &str) {
     socket.send(&[payload.as_bytes(), &[0, 0, 0, 1]].concat()).unwrap();
-}
-
-/// A client whose stream runs.
-pub(crate) struct Streaming {
-    pub(crate) player: Player,
-    pub(crate) negotiation: Negotiation,
-    pub(crate) video: UdpSocket,
-}
-
-/// Goes all the way to a running stream.
-pub(crate) fn stream(rig: &Rig, client: u8, channels: usize) -> Streaming {
-    let key = rig.issue(client, true);
-    let mut negotiation = Negotiation::new(rig.rtsp, Some(&key));
-    negotiation.set_up();
-    negotiation.choose(&announce(""));
-    let control = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), rig.port(&rig.sockets.control));
-    let data = negotiation.connect_data;
-    let mut player = Player::new(control, &key, Scheme::V2, channels, data);
-    player.connect();
-    player.send(0, 0x0302, &[0, 0]);
-    player.send(0, 0x0307, &[0]);
-    let video = pinger(rig, &rig.sockets.video);
-    ping(&video, &negotiation.ping_payload);
-    rig.wait_for(|seen| matches!(seen, super::rig::Seen::Started(..)));
-    Streaming { player, negotiation, video }
 }
