@@ -4,7 +4,7 @@
 //! 0. below all: [`clock`], and [`agent`], the hands of a session
 //! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`]
 //! 2. the line: [`stream`], [`pairing`], [`identity`], [`config`]
-//! 3. the owner: [`session`]
+//! 3. the owner: [`session`], [`health`]
 //! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
 //! 5. the entry: [`cli`]
 
@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod display;
 pub mod encode;
 pub mod gamestream;
+pub mod health;
 pub mod identity;
 pub mod input;
 pub mod mgmt;

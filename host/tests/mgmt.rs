@@ -14,6 +14,8 @@ use punktfunk_core::media::{
     SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
+use punktfunk_host::health::Finding;
+use punktfunk_host::health::child::Examiner;
 use punktfunk_host::mgmt::client::{Client, ClientError};
 use punktfunk_host::mgmt::wire::{Backend, Block, Fate, Listen, StatusReport};
 use punktfunk_host::mgmt::{MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment};
@@ -148,6 +150,8 @@ impl Host {
             store: self.store.clone(),
             sessions: Arc::clone(&self.sessions) as Arc<dyn SessionDesk>,
             status: Arc::new(report),
+            // A check that crashes, whichever it is.
+            examiner: Examiner::new("/bin/sh".into(), vec!["-c".into(), "kill -ABRT $$".into()]),
         };
         MgmtServer::start(&MgmtOptions { socket: self.socket.clone(), owner_uid: None }, handles)
     }
@@ -228,6 +232,20 @@ fn a_pin_goes_through_the_socket_to_the_one_request() {
     host.desk.report(wait.id(), PairingOutcome::WrongPin);
     let finished = listener.join().unwrap().unwrap().unwrap();
     assert_eq!((finished.id, finished.outcome.as_str()), (id, "wrong-pin"));
+}
+
+#[test]
+fn a_check_that_crashes_is_told_and_the_host_lives() {
+    let host = Host::start(DeskMode::Prompt);
+    let client = host.client();
+    let names = client.checks().unwrap();
+    for expected in ["display:sway", "encoder:x264", "store", "network"] {
+        assert!(names.iter().any(|name| name == expected), "{expected}: {names:?}");
+    }
+    let Finding::Broken { reason } = client.examine("encoder:x264").unwrap() else { panic!() };
+    assert!(reason.contains("signal 6"), "{reason}");
+    assert_eq!(code(client.examine("no-such-check").unwrap_err()), "unknown-check");
+    assert_eq!(client.status().unwrap(), report());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The commands of the binary: `serve` runs the daemon, the others talk to a running one over its local socket.
 
 mod agents;
+mod doctor;
 mod log;
 mod memory;
 mod serve;
@@ -35,6 +36,11 @@ enum Command {
     Sessions(SessionsArguments),
     /// What the host runs on, and why
     Status(OutputArguments),
+    /// Try everything a stream needs; exits with 0 if one is possible, 1 if not, 2 if it could not be tried
+    Doctor(OutputArguments),
+    /// Make one of the doctor's checks in this process
+    #[command(hide = true)]
+    Probe(ProbeArguments),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +107,24 @@ struct SessionsArguments {
 }
 
 #[derive(Debug, Args)]
+struct ProbeArguments {
+    /// Its name
+    check: String,
+    /// Where the host keeps its state
+    #[arg(long, value_name = "DIR")]
+    state_dir: PathBuf,
+    /// A folder that the check may make, for what a session of the host's own user needs
+    #[arg(long, value_name = "DIR")]
+    scratch: PathBuf,
+    /// The configuration file, if the host was given one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A host is running
+    #[arg(long)]
+    running: bool,
+}
+
+#[derive(Debug, Args)]
 struct OutputArguments {
     /// Print JSON
     #[arg(long)]
@@ -119,6 +143,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Clients(command) => talk::clients(&command),
         Command::Sessions(arguments) => talk::sessions(&arguments),
         Command::Status(output) => talk::status(&output),
+        Command::Doctor(output) => Ok(doctor::doctor(&output)),
+        Command::Probe(arguments) => doctor::probe(&arguments),
     }
 }
 

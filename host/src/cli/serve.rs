@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::ServeArguments;
 use super::agents::Agents;
+use super::doctor::{Places, examiner, scratch_of};
 use crate::audio::pipewire::SoundOptions;
 use crate::config::{self, Config, Encryption, Layers};
 use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
@@ -30,6 +31,8 @@ use crate::display::sway::SwayBackend;
 use crate::encode::EncoderBackend;
 use crate::encode::x264::X264Backend;
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, any_address};
+use crate::health::child::Examiner;
+use crate::health::{self, Finding};
 use crate::identity::Identity;
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, default_socket};
@@ -85,7 +88,19 @@ async fn serve(
     })
     .await??;
 
-    let mut rooms = tokio::task::spawn_blocking(Rooms::probe).await?;
+    let examiner = examiner(
+        &Places {
+            state_dir: &state_dir,
+            scratch: &scratch_of(&socket),
+            config: arguments.config.as_deref(),
+        },
+        true,
+    )?;
+    let mut rooms = tokio::task::spawn_blocking({
+        let examiner = examiner.clone();
+        move || Rooms::probe(&examiner)
+    })
+    .await?;
     let agents = tokio::task::spawn_blocking({
         let (config, folder) = (config.clone(), session_dir(&socket));
         move || Agents::choose(&config, folder)
@@ -149,6 +164,7 @@ async fn serve(
                 let status = Arc::clone(&status);
                 Arc::new(move || StatusReport::clone(&status))
             },
+            examiner,
         },
     )?;
     if arguments.foreground {
@@ -237,7 +253,7 @@ struct Rooms {
 }
 
 impl Rooms {
-    fn probe() -> Self {
+    fn probe(examiner: &Examiner) -> Self {
         let mut rooms = Self {
             displays: BTreeMap::new(),
             encoder: Arc::new(X264Backend),
@@ -251,7 +267,7 @@ impl Rooms {
         for display in displays {
             rooms.try_display(display);
         }
-        rooms.try_encoder();
+        rooms.try_encoder(examiner);
         rooms.try_sound();
         rooms
     }
@@ -291,8 +307,16 @@ impl Rooms {
         self.found.push(Backend { room, chosen, why });
     }
 
-    fn try_encoder(&mut self) {
-        match self.encoder.probe() {
+    /// The encoder is tried in a process of its own: one that crashes does not take the host along, and what it
+    /// leaves in memory goes with that process.
+    fn try_encoder(&mut self, examiner: &Examiner) {
+        let tried = match examiner.examine(&health::encoder_check(Arc::clone(&self.encoder))) {
+            Ok(Finding::Works { .. }) => Ok(self.encoder.codecs()),
+            Ok(finding) => Err(format!("{} {finding}", self.encoder.name())),
+            // Where this program is not the host's own but one that has the host in it.
+            Err(_) => self.encoder.probe().map_err(|error| error.to_string()),
+        };
+        match tried {
             Ok(codecs) => {
                 let names: Vec<String> = codecs.iter().map(Codec::to_string).collect();
                 self.found.push(Backend {

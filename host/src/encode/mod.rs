@@ -30,6 +30,11 @@ pub trait EncoderBackend: Send + Sync {
     /// [`EncodeError::Unavailable`] says what is missing.
     fn probe(&self) -> Result<Vec<Codec>, EncodeError>;
 
+    /// The codecs it encodes here, for whoever has seen its probe succeed, in another process say.
+    fn codecs(&self) -> Vec<Codec> {
+        self.probe().unwrap_or_default()
+    }
+
     /// Opens an encoder.
     ///
     /// # Errors

@@ -65,7 +65,11 @@ impl EncoderBackend for X264Backend {
             let unit = encoder.encode(&frame, PictureRequest::default())?;
             encoder.recycle(unit.bytes);
         }
-        Ok(vec![Codec::H264])
+        Ok(self.codecs())
+    }
+
+    fn codecs(&self) -> Vec<Codec> {
+        vec![Codec::H264]
     }
 
     fn open(&self, spec: &EncodeSpec) -> Result<Box<dyn Encoder>, EncodeError> {

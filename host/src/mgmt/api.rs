@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::wire::{
     Answer, Arm, Client, Decline, Pairing, Rename, Request, Session, StatusReport, Trace,
 };
+use crate::health::{self, Finding};
 use crate::pairing::{AnswerPin, DEFAULT_WINDOW, RequestId};
 use crate::session::{SessionId, SessionInfo};
 use crate::store::ClientId;
@@ -41,6 +42,8 @@ pub(super) fn router(handles: MgmtHandles) -> Router {
         .route("/api/v1/pairing/disarm", post(disarm))
         .route("/api/v1/clients", get(clients))
         .route("/api/v1/clients/{id}", patch(rename_client).delete(remove_client))
+        .route("/api/v1/doctor", get(checks))
+        .route("/api/v1/doctor/{check}", post(examine))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/sessions/{id}/traces", get(traces))
         .fallback(|| async {
@@ -170,6 +173,24 @@ async fn traces(
     let id = id.parse().map(SessionId).map_err(Problem::malformed)?;
     let traces = blocking(move || handles.sessions.traces(id)).await?;
     Ok(Json(traces.into_iter().map(Trace::from).collect()))
+}
+
+/// The names of the checks, in the order in which to make them.
+async fn checks() -> Json<Vec<String>> {
+    Json(health::checks().into_iter().map(|check| check.name).collect())
+}
+
+/// Makes one check, in a process of its own; takes as long as it takes, and others wait for it.
+async fn examine(
+    State(handles): State<MgmtHandles>,
+    Path(name): Path<String>,
+) -> Result<Json<Finding>, Problem> {
+    let Some(check) = health::checks().into_iter().find(|check| check.name == name) else {
+        let detail = format!("there is no check \"{name}\"");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-check", detail));
+    };
+    let found = blocking(move || handles.examiner.examine(&check)).await?;
+    found.map(Json).map_err(Problem::bug)
 }
 
 /// An empty body is an empty object, so that `curl -X POST` does for calls without arguments.

@@ -19,6 +19,7 @@ use super::wire::{
     self, Answer, Arm, Decline, Pairing, PinText, ProblemDetails, Rename, Session, StatusReport,
     Trace,
 };
+use crate::health::Finding;
 
 /// The largest answer that is read, in bytes: a session's traces are the longest.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -238,6 +239,22 @@ impl Client {
     /// See [`ClientError`].
     pub fn traces(&self, session: u64) -> Result<Vec<Trace>, ClientError> {
         self.read(&format!("/api/v1/sessions/{session}/traces"))
+    }
+
+    /// The names of the doctor's checks, in the order in which to make them.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn checks(&self) -> Result<Vec<String>, ClientError> {
+        self.read("/api/v1/doctor")
+    }
+
+    /// Makes one of the doctor's checks.
+    ///
+    /// # Errors
+    /// Code `unknown-check`.
+    pub fn examine(&self, check: &str) -> Result<Finding, ClientError> {
+        self.call(Method::POST, &format!("/api/v1/doctor/{check}"), Bytes::new(), CALL_TIMEOUT)
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

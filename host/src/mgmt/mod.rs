@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::socket::BoundSocket;
+use crate::health::child::Examiner;
 use crate::pairing::PairingDesk;
 use crate::session::SessionDesk;
 use crate::store::Store;
@@ -102,6 +103,8 @@ pub struct MgmtHandles {
     pub sessions: Arc<dyn SessionDesk>,
     /// Says how the host is doing; called for each request, must not block.
     pub status: Arc<dyn Fn() -> wire::StatusReport + Send + Sync>,
+    /// Makes the doctor's checks.
+    pub examiner: Examiner,
 }
 
 /// The open door. Dropping it closes it at once and removes the socket; [`MgmtServer::stop`] lets requests end.

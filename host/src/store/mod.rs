@@ -33,8 +33,11 @@ pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 /// The longest name of a client, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
 
-/// As many profiles one host keeps, numbered from 0.
-pub const MAX_PROFILES: u16 = 64;
+/// As many profiles one host keeps for devices, numbered from 0.
+pub const MAX_PROFILES: u16 = 63;
+
+/// The profile after them, in which the host itself tries what works. No device plays in it.
+pub const DOCTORS_PROFILE: u16 = MAX_PROFILES;
 
 /// A client's "last seen" is written at most this often: it is a courtesy to the owner and not worth a flush per
 /// request.

@@ -1,0 +1,181 @@
+//! `doctor`: what works on this machine, what does not, and what to do about it.
+//!
+//! A running host is asked, because its user and its rights are what a stream will have. Only where none runs are the
+//! checks made under the user who asks, and the answer says so. In both cases each check runs as `probe`, a process of
+//! its own.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::agents::Agents;
+use super::{OutputArguments, ProbeArguments};
+use crate::config::{self, Config, Layers};
+use crate::gamestream::any_address;
+use crate::health::child::Examiner;
+use crate::health::{self, Check, Diagnosis, Door, Examined, Finding, Surroundings};
+use crate::mgmt::client::{Client, ClientError};
+
+/// What keeps the checks from being made at all.
+const COULD_NOT_RUN: u8 = 2;
+
+/// Makes every check. The status says whether a stream is possible.
+pub(super) fn doctor(output: &OutputArguments) -> ExitCode {
+    match diagnose(output) {
+        Ok(diagnosis) => ExitCode::from(u8::from(!diagnosis.stream_possible)),
+        Err(error) => {
+            // As `main` prints it, but with a status of its own.
+            say_aside(&format!("punktfunk-host: {error:#}"));
+            ExitCode::from(COULD_NOT_RUN)
+        }
+    }
+}
+
+fn diagnose(output: &OutputArguments) -> anyhow::Result<Diagnosis> {
+    let progress = |examined: &Examined| {
+        if output.json {
+            say_aside(&format!("{}: {}", examined.check, examined.finding));
+        } else {
+            print!("{}", in_words(examined));
+        }
+    };
+    let diagnosis = match Client::find() {
+        Ok(host) => {
+            let mut checks = Vec::new();
+            for check in host.checks()? {
+                let finding = host.examine(&check)?;
+                checks.push(Examined { check, finding });
+                checks.last().into_iter().for_each(progress);
+            }
+            Diagnosis::of(checks, true)
+        }
+        Err(ClientError::NotRunning { .. }) => {
+            say_aside("No host is running, so the checks are made as the user who asks.");
+            without_a_host(progress)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if output.json {
+        println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+    } else if diagnosis.stream_possible {
+        println!("\nA client can play.");
+    } else {
+        println!("\nNo client can play until this is mended.");
+    }
+    Ok(diagnosis)
+}
+
+fn without_a_host(progress: impl Fn(&Examined)) -> anyhow::Result<Diagnosis> {
+    let state_dir = config::default_state_folder().filter(|folder| folder.is_dir());
+    let scratch = std::env::temp_dir().join(format!("punktfunk-doctor-{}", std::process::id()));
+    let state_dir = state_dir.unwrap_or_else(std::env::temp_dir);
+    let examiner =
+        examiner(&Places { state_dir: &state_dir, scratch: &scratch, config: None }, false)?;
+    let mut checks = Vec::new();
+    for check in health::checks() {
+        let finding = examiner.examine(&check)?;
+        checks.push(Examined { check: check.name, finding });
+        checks.last().into_iter().for_each(&progress);
+    }
+    Ok(Diagnosis::of(checks, false))
+}
+
+/// Where a host has its things.
+pub(super) struct Places<'a> {
+    pub(super) state_dir: &'a Path,
+    pub(super) scratch: &'a Path,
+    pub(super) config: Option<&'a Path>,
+}
+
+/// Runs checks as `probe` of this program.
+pub(super) fn examiner(places: &Places<'_>, running: bool) -> anyhow::Result<Examiner> {
+    let program = std::env::current_exe().context("this program cannot be found")?;
+    let mut arguments: Vec<OsString> = vec!["probe".into()];
+    arguments.extend(["--state-dir".into(), places.state_dir.into()]);
+    arguments.extend(["--scratch".into(), places.scratch.into()]);
+    if let Some(config) = places.config {
+        arguments.extend(["--config".into(), config.into()]);
+    }
+    if running {
+        arguments.push("--running".into());
+    }
+    Ok(Examiner::new(program, arguments))
+}
+
+/// Makes one check, in this process, and prints its finding.
+pub(super) fn probe(arguments: &ProbeArguments) -> anyhow::Result<ExitCode> {
+    // A stream that runs meanwhile comes first. Without the right to step back the check is made all the same.
+    let _ = rustix::process::nice(10);
+    let config = config::load(&Layers::of_machine(arguments.config.clone(), vec![])).config;
+    let checks = health::checks();
+    let check: &Check = checks
+        .iter()
+        .find(|check| check.name == arguments.check)
+        .with_context(|| format!("there is no check \"{}\"", arguments.check))?;
+    let finding = check.run(&surroundings(arguments, &config));
+    println!("{}", serde_json::to_string(&finding)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn surroundings(arguments: &ProbeArguments, config: &Config) -> Surroundings {
+    let gamestream = &config.gamestream;
+    let configured: IpAddr = config.listen.address;
+    Surroundings {
+        state_dir: arguments.state_dir.clone(),
+        agents: Agents::choose(config, arguments.scratch.clone()).starter,
+        doors: vec![
+            Door::Http(gamestream.port),
+            Door::Tcp(gamestream.https_port()),
+            Door::Tcp(gamestream.rtsp_port()),
+            Door::Udp(gamestream.video_port()),
+            Door::Udp(gamestream.control_port()),
+            Door::Udp(gamestream.audio_port()),
+        ],
+        listen: if configured.is_unspecified() { any_address() } else { configured },
+        announced: config.discovery.then(|| config.name.clone()),
+        running: arguments.running,
+    }
+}
+
+/// A finding for people: what, how it is, and below it what to do.
+fn in_words(examined: &Examined) -> String {
+    let check = &examined.check;
+    match &examined.finding {
+        Finding::Works { evidence } => format!("  ok        {check:<18}{evidence}\n"),
+        Finding::Missing { reason, remedy } => {
+            format!("  missing   {check:<18}{reason}\n{:30}do: {remedy}\n", "")
+        }
+        Finding::Broken { reason } => format!("  BROKEN    {check:<18}{reason}\n"),
+        Finding::Unproven { reason } => format!("  unproven  {check:<18}{reason}\n"),
+    }
+}
+
+/// Tells whoever watches, beside what is printed for programs.
+fn say_aside(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The folder for the checks of a host with this socket.
+pub(super) fn scratch_of(socket: &Path) -> PathBuf {
+    socket.with_extension("doctor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_what_to_do() {
+        let finding = Finding::Missing {
+            reason: "the program `sway` is not installed".to_owned(),
+            remedy: "apt install sway".to_owned(),
+        };
+        let text = in_words(&Examined { check: "display:sway".to_owned(), finding });
+        assert!(text.lines().any(|line| line.trim() == "do: apt install sway"), "{text}");
+        assert!(text.starts_with("  missing   display:sway"), "{text}");
+    }
+}

@@ -1,0 +1,251 @@
+//! What the machine itself has: a disk that keeps what is written, users that keep sessions apart, and a GPU that this
+//! version does not use yet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{DOCTOR, Door, Finding, Surroundings};
+use crate::agent::{Agent, AgentError, ProcessSpec};
+use crate::identity::{Identity, IdentityError};
+use crate::store::{Store, StoreError};
+
+/// Makes a store beside the real one, writes an identity, and reads it back from the disk.
+pub(super) fn store(state_dir: &Path) -> Finding {
+    let folder = Beside(state_dir.join(format!("doctor-{}", std::process::id())));
+    match write_and_read(&folder.0) {
+        Ok(true) => {
+            Finding::works_with(format!("wrote and read an identity in {}", state_dir.display()))
+        }
+        Ok(false) => Finding::Broken {
+            reason: format!("what was written in {} is not what is read", state_dir.display()),
+        },
+        Err(error) => Finding::broken(&error),
+    }
+}
+
+fn write_and_read(folder: &Path) -> Result<bool, StoreTrouble> {
+    let written = Identity::load_or_create(&Store::open(folder)?)?;
+    let read = Identity::load_or_create(&Store::open(folder)?)?;
+    Ok(written.certificate_der() == read.certificate_der())
+}
+
+/// Removed when dropped.
+struct Beside(PathBuf);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // A disk that cannot even do this is told about by the check itself.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StoreTrouble {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Whether the programs of a session are kept from the host: they run as somebody else, and the host's own doors are
+/// closed to them.
+pub(super) fn isolation(around: &Surroundings) -> Finding {
+    let words = around.agents.describe();
+    if !around.agents.isolates() {
+        return Finding::missing(
+            words,
+            "install the host as a service, or start it as root with ci/start: both run sessions as users of their own",
+        );
+    }
+    let tried = around.agents.start(DOCTOR).and_then(|agent| {
+        let reached = reached_doors(agent.as_ref(), around)?;
+        agent.end(GRACE);
+        Ok(reached)
+    });
+    match tried {
+        Ok(reached) if reached.is_empty() && around.running => {
+            Finding::works_with(format!("{words}; a program there found the host's doors closed"))
+        }
+        Ok(reached) if reached.is_empty() => Finding::works_with(words),
+        Ok(reached) => Finding::Broken {
+            reason: format!(
+                "a program in a session reaches the host's own port {}; nftables must reject it",
+                reached.join(", ")
+            ),
+        },
+        Err(error) => Finding::broken(&error),
+    }
+}
+
+/// The doors of a running host that a program in a session can open.
+fn reached_doors(agent: &dyn Agent, around: &Surroundings) -> Result<Vec<String>, AgentError> {
+    let mut reached = Vec::new();
+    for door in &around.doors {
+        let (Door::Http(port) | Door::Tcp(port)) = door else { continue };
+        if !around.running {
+            continue;
+        }
+        let address = super::network::near(around.listen);
+        let script = format!("exec 3<>/dev/tcp/{address}/{port} && echo {REACHED} >&2");
+        let program = agent.spawn(&ProcessSpec {
+            program: "bash".to_owned(),
+            arguments: vec!["-c".to_owned(), script],
+            keeps_last_words: true,
+            ..ProcessSpec::default()
+        })?;
+        if program.wait(PATIENCE) && program.obituary().is_some_and(|said| said.contains(REACHED)) {
+            reached.push(port.to_string());
+        }
+    }
+    Ok(reached)
+}
+
+/// What a program in a session says when a door opened.
+const REACHED: &str = "the door is open";
+
+/// How long a program in a session may try a door.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a session may take to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Which GPUs there are. This version encodes in software and renders without them.
+pub(super) fn gpu(devices: &Path) -> Finding {
+    let mut nodes: Vec<String> = fs::read_dir(devices)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("renderD"))
+        .collect();
+    nodes.sort();
+    if nodes.is_empty() {
+        return Finding::missing(
+            format!("there is no GPU to render with (none in {})", devices.display()),
+            "nothing needs to be done: this version encodes and renders in software",
+        );
+    }
+    Finding::Unproven {
+        reason: format!(
+            "{} in {}; this version has neither NVENC nor VAAPI and encodes in software",
+            nodes.join(", "),
+            devices.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::agent::{AgentStarter, Process, ProfileNumber};
+
+    /// Sessions in which every program says the same; without words there are none.
+    #[derive(Default)]
+    pub(in crate::health) struct Agents {
+        pub(in crate::health) isolates: bool,
+        pub(in crate::health) programs_say: Option<&'static str>,
+    }
+
+    struct Session(&'static str);
+    struct Program(&'static str);
+
+    impl AgentStarter for Agents {
+        fn describe(&self) -> String {
+            "sessions run as other users".to_owned()
+        }
+        fn isolates(&self) -> bool {
+            self.isolates
+        }
+        fn start(&self, _: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
+            match self.programs_say {
+                Some(words) => Ok(Arc::new(Session(words))),
+                None => Err(AgentError::Start { reason: "nobody starts agents".to_owned() }),
+            }
+        }
+    }
+
+    impl Agent for Session {
+        fn runtime_dir(&self) -> &Path {
+            Path::new("/")
+        }
+        fn home_dir(&self) -> &Path {
+            Path::new("/")
+        }
+        fn write_file(&self, _: &str, _: &[u8]) -> Result<(), AgentError> {
+            Ok(())
+        }
+        fn spawn(&self, _: &ProcessSpec) -> Result<Box<dyn Process>, AgentError> {
+            Ok(Box::new(Program(self.0)))
+        }
+        fn sockets(&self) -> Result<Vec<String>, AgentError> {
+            Ok(Vec::new())
+        }
+        fn connect(&self, _: &str) -> Result<OwnedFd, AgentError> {
+            Err(AgentError::Gone { reason: "a test".to_owned() })
+        }
+        fn check(&self) -> Result<(), AgentError> {
+            Ok(())
+        }
+        fn end(&self, _: Duration) {}
+    }
+
+    impl Process for Program {
+        fn wait(&self, _: Duration) -> bool {
+            true
+        }
+        fn obituary(&self) -> Option<String> {
+            Some(self.0.to_owned())
+        }
+        fn ask_to_end(&self) {}
+        fn terminate(&mut self, _: Duration) {}
+    }
+
+    #[test]
+    fn sessions_are_apart_if_they_run_as_others_and_reach_no_door() {
+        let told = |isolates, programs_say| {
+            let agents = Agents { isolates, programs_say };
+            let mut around = crate::health::network::tests::around(vec![Door::Http(47989)], true);
+            around.agents = Arc::new(agents);
+            isolation(&around)
+        };
+        assert!(told(true, Some("exit status 1: Connection refused")).works());
+        let Finding::Broken { reason } = told(true, Some(REACHED)) else { panic!() };
+        assert!(reason.contains("47989"), "{reason}");
+        assert!(matches!(told(true, None), Finding::Broken { .. }));
+        assert!(matches!(told(false, Some("")), Finding::Missing { .. }));
+    }
+
+    #[test]
+    fn a_store_works_where_it_can_be_written_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let finding = store(folder.path());
+        assert!(finding.works(), "{finding}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_store_is_broken_where_there_can_be_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a file");
+        fs::write(&file, "").unwrap();
+        let Finding::Broken { reason } = store(&file) else { panic!() };
+        assert!(reason.contains("a file"), "{reason}");
+    }
+
+    #[test]
+    fn a_gpu_is_named_and_not_said_to_work() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(gpu(folder.path()), Finding::Missing { .. }));
+        assert!(matches!(gpu(Path::new("/no/such/folder")), Finding::Missing { .. }));
+        fs::write(folder.path().join("card0"), "").unwrap();
+        fs::write(folder.path().join("renderD128"), "").unwrap();
+        let Finding::Unproven { reason } = gpu(folder.path()) else { panic!() };
+        assert!(reason.starts_with("renderD128 in "), "{reason}");
+    }
+}
