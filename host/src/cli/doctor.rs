@@ -5,8 +5,10 @@
 //! its own.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -70,11 +72,16 @@ fn diagnose(output: &OutputArguments) -> anyhow::Result<Diagnosis> {
 }
 
 fn without_a_host(progress: impl Fn(&Examined)) -> anyhow::Result<Diagnosis> {
-    let state_dir = config::default_state_folder().filter(|folder| folder.is_dir());
-    let scratch = std::env::temp_dir().join(format!("punktfunk-doctor-{}", std::process::id()));
-    let state_dir = state_dir.unwrap_or_else(std::env::temp_dir);
-    let examiner =
-        examiner(&Places { state_dir: &state_dir, scratch: &scratch, config: None }, false)?;
+    let scratch = Scratch::make()?;
+    // Root tries no store in a folder that is another user's.
+    let own = |folder: &PathBuf| {
+        let metadata = std::fs::metadata(folder);
+        metadata.is_ok_and(|folder| folder.uid() == rustix::process::geteuid().as_raw())
+    };
+    let state_dir = config::default_state_folder().filter(own).unwrap_or_else(|| scratch.0.clone());
+    let sessions = scratch.0.join("sessions");
+    let places = Places { state_dir: &state_dir, scratch: &sessions, config: None };
+    let examiner = examiner(&places, false)?;
     let mut checks = Vec::new();
     for check in health::checks() {
         let finding = examiner.examine(&check)?;
@@ -82,6 +89,26 @@ fn without_a_host(progress: impl Fn(&Examined)) -> anyhow::Result<Diagnosis> {
         checks.last().into_iter().for_each(&progress);
     }
     Ok(Diagnosis::of(checks, false))
+}
+
+/// A private folder that goes with the doctor.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("punktfunk-doctor-{}", std::process::id()));
+        // What somebody has laid there is not used.
+        let made = DirBuilder::new().mode(0o700).create(&folder);
+        made.with_context(|| format!("the folder {} could not be made", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It lies where such things lie, and is empty but for what a check could not remove.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Where a host has its things.

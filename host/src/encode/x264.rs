@@ -7,6 +7,9 @@
 //!
 //! Deliberately absent: reference invalidation, which libavcodec does not offer for x264 - an IDR picture repairs.
 
+#[cfg(test)]
+mod overhead;
+
 use ffmpeg_next::codec::{self, threading};
 use ffmpeg_next::util::error::EAGAIN;
 use ffmpeg_next::util::{color, frame, log, picture};

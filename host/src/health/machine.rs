@@ -1,7 +1,9 @@
 //! What the machine itself has: a disk that keeps what is written, users that keep sessions apart, and a GPU that this
 //! version does not use yet.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ pub(super) fn store(state_dir: &Path) -> Finding {
 }
 
 fn write_and_read(folder: &Path) -> Result<bool, StoreTrouble> {
+    // Made here and nowhere else: what somebody has laid there is not followed.
+    let make = || DirBuilder::new().mode(0o700).create(folder);
+    make().map_err(|source| StoreTrouble::Folder { path: folder.to_owned(), source })?;
     let written = Identity::load_or_create(&Store::open(folder)?)?;
     let read = Identity::load_or_create(&Store::open(folder)?)?;
     Ok(written.certificate_der() == read.certificate_der())
@@ -42,6 +47,8 @@ impl Drop for Beside {
 
 #[derive(Debug, thiserror::Error)]
 enum StoreTrouble {
+    #[error("a folder {} could not be made", path.display())]
+    Folder { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
