@@ -1,5 +1,5 @@
 //! The doctor's checks on the machine that runs the tests: what they say works has delivered.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agents;
 
@@ -11,8 +11,10 @@ use punktfunk_host::health::{Diagnosis, Door, Examined, Finding, Surroundings, c
 #[test]
 #[ignore = "needs sway and an unprivileged user"]
 fn every_room_of_this_machine_delivers() {
-    let folder = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let free = listener.local_addr().expect("it has an address").port();
+    drop(listener);
     let around = Surroundings {
         state_dir: folder.path().to_owned(),
         agents: Arc::new(agents::starter(folder.path())),

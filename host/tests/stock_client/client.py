@@ -170,7 +170,7 @@ class Stream:
     def __init__(self, client, app, look, mode=(WIDTH, HEIGHT, FPS), bitrate_kbps=5000):
         self.client, self.pictures, self.latest, self.ended = client, 0, None, None
         self.began = time.monotonic()
-        self.first_picture_s = None
+        self.first_picture_s = self.first_sound_s = None
         self._look = look
         original = manager_module.stream_frames
 
@@ -203,6 +203,8 @@ class Stream:
         while time.monotonic() < end:
             packet = self.sound.get(timeout=0.05)
             if packet is not None:
+                if self.first_sound_s is None:
+                    self.first_sound_s = packet.receive_time_us / 1e6 - self.began
                 self.packets.append((packet.frame_index, packet.receive_time_us, packet.data))
             if self.client._session.is_terminated:
                 self.ended = self.client._session.termination_error
@@ -246,8 +248,8 @@ class Stream:
 
     def summary(self):
         lost = self.client._session.audio_loss_stats if self.client._session else {}
-        return {"pictures": self.pictures, "first_picture_s": self.first_picture_s, "sound_lost": lost,
-                "ran_s": time.monotonic() - self.began, "ended": self.ended}
+        return {"pictures": self.pictures, "first_picture_s": self.first_picture_s,
+                "first_sound_s": self.first_sound_s, "sound_lost": lost, "ran_s": time.monotonic() - self.began, "ended": self.ended}
 
 
 def play_card(config, address, out, seconds):

@@ -107,6 +107,9 @@ class Daemon:
         """How many files and sockets the daemon holds open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def threads(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
     def cpu_s(self):
         """The processor time that the daemon itself has used; what its apps use is not in it."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
