@@ -22,6 +22,8 @@ CACHE = Path(os.environ["PUNKTFUNK_CACHE"])
 ARTEFACTS = ROOT / "target" / "ci"
 STOCK_CLIENT = ROOT / "host" / "tests" / "stock_client"
 ALL = ["lint", "unit", "stream"]
+# Of each fuzz target, in a full run.
+FUZZ_SECONDS = int(os.environ.get("PUNKTFUNK_FUZZ_SECONDS", "600"))
 # Tests whose `#[ignore]` ends so need a compositor, which refuses root.
 NEEDS_ORDINARY_USER = 'an unprivileged user"]'
 NOBODY = 65534
@@ -135,6 +137,10 @@ def stream(long):
         run(["sudo", "chown", "-R", f"{os.getuid()}:{os.getgid()}", results])
 
 
+def fuzz(long):
+    run([ROOT / "ci" / "fuzz", "all", FUZZ_SECONDS if long else 60], name="the search for input that breaks a parser")
+
+
 def python_with_stock_client():
     """The Python of an environment that holds just what requirements.txt pins; made once for each such file."""
     requirements = STOCK_CLIENT / "requirements.txt"
@@ -151,7 +157,8 @@ def python_with_stock_client():
 
 def main(words):
     long = "full" in words
-    wanted = ALL if not words or "all" in words or long else [part for part in ALL if part in words]
+    known = [*ALL, "fuzz"]
+    wanted = known if long else ALL if not words or "all" in words else [part for part in known if part in words]
     rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.split()[1]
     print(f"ci/test: {', '.join(wanted)}{' with the long cases' if long else ''}; Rust {rust}; "
           f"cache {TARGET}", flush=True)
@@ -180,12 +187,14 @@ def main(words):
 def report(outcomes, rust):
     """Writes and prints the result of a full run as JSON: the parts, and what the tests measured."""
     measured = [ARTEFACTS / "stream" / "measured.json", *sorted((ARTEFACTS / "unit").glob("*.json"))]
+    searched = ARTEFACTS / "fuzz" / "result.json"
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     result = {
         "passed": all(outcome["passed"] for outcome in outcomes),
         "parts": outcomes,
         "measured": {name: figures for file in measured if file.exists()
                      for name, figures in json.loads(file.read_text()).items()},
+        "fuzz": json.loads(searched.read_text()) if searched.exists() else {},
         "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "rust": rust, "commit": commit},
     }
     ARTEFACTS.mkdir(parents=True, exist_ok=True)

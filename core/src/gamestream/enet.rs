@@ -135,6 +135,12 @@ impl<'a> Commands<'a> {
         self.iter().any(|command| command.id == DISCONNECT)
     }
 
+    /// Whether there is a piece of a message: what it belongs to cannot be checked before the library has put it
+    /// together. Clients' messages fit into one datagram.
+    pub fn fragments(self) -> bool {
+        self.iter().any(|command| matches!(command.id, SEND_FRAGMENT | SEND_UNRELIABLE_FRAGMENT))
+    }
+
     fn iter(self) -> impl Iterator<Item = Command<'a>> {
         let mut left = self.0;
         std::iter::from_fn(move || {

@@ -150,7 +150,7 @@ impl RtspDoor {
                 self.prepare(*preparation, remote).await.ok_or(ConnectionError::NoTicket)?
             }
         };
-        let answer = self.tickets.seal_rtsp(id, answer)?;
+        let answer = self.tickets.seal_rtsp(id, answer)?.ok_or(ConnectionError::NoTicket)?;
         // The client reads until the connection ends.
         // spec: gamestream 4.1
         let write = async {
@@ -175,7 +175,7 @@ impl RtspDoor {
                 let (id, text) = self.tickets.open_rtsp(&frame)?;
                 match Request::parse(&text)? {
                     Progress::Complete { request, .. } => Ok((id, request)),
-                    Progress::Incomplete => Err(ConnectionError::CutOff),
+                    Progress::Incomplete { .. } => Err(ConnectionError::CutOff),
                 }
             }
         }
@@ -299,6 +299,8 @@ enum Message {
 /// Reads one message, in whatever pieces it comes.
 async fn read(stream: &mut TcpStream) -> Result<Message, ConnectionError> {
     let mut bytes = Vec::new();
+    // Whoever sends single bytes makes nobody read the whole again for each.
+    let mut wanted = 0;
     loop {
         let mut piece = [0; 4096];
         let count = stream.read(&mut piece).await?;
@@ -306,12 +308,18 @@ async fn read(stream: &mut TcpStream) -> Result<Message, ConnectionError> {
             return Err(ConnectionError::CutOff);
         }
         bytes.extend_from_slice(piece.get(..count).unwrap_or_default());
+        if bytes.len() < wanted {
+            continue;
+        }
         if is_sealed(&bytes) == Some(true) {
             if let FrameProgress::Complete { .. } = frame_bytes(&bytes)? {
                 return Ok(Message::Sealed(bytes));
             }
-        } else if let Progress::Complete { request, .. } = Request::parse(&bytes)? {
-            return Ok(Message::Plain(request));
+            continue;
+        }
+        match Request::parse(&bytes)? {
+            Progress::Complete { request, .. } => return Ok(Message::Plain(request)),
+            Progress::Incomplete { at_least } => wanted = at_least,
         }
     }
 }

@@ -435,14 +435,16 @@ impl Tickets {
         Some(preparation.ok)
     }
 
-    /// Seals an answer if the ticket's RTSP is encrypted.
+    /// Seals an answer if the ticket's RTSP is encrypted. `None` if the ticket is gone: nobody knows any more whether
+    /// the answer may be read by all.
     ///
     /// # Errors
     /// The counter is used up.
-    pub fn seal_rtsp(&self, id: TicketId, answer: Vec<u8>) -> Result<Vec<u8>, SealedError> {
+    pub fn seal_rtsp(&self, id: TicketId, answer: Vec<u8>) -> Result<Option<Vec<u8>>, SealedError> {
         match self.table().waiting.get_mut(&id) {
-            Some(ticket) if ticket.request.encrypted_rtsp => ticket.rtsp.seal(&answer),
-            _ => Ok(answer),
+            Some(ticket) if ticket.request.encrypted_rtsp => ticket.rtsp.seal(&answer).map(Some),
+            Some(_) => Ok(Some(answer)),
+            None => Ok(None),
         }
     }
 

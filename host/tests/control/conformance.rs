@@ -110,15 +110,18 @@ fn every_channel_leads_to_the_same_handler() {
 fn forged_repeated_clear_and_unknown_messages_do_nothing() {
     let rig = Rig::new();
     let Streaming { mut player, .. } = stream(&rig, 1, 48);
+    let forger = player.enet.socket_mut().0.try_clone().unwrap();
     let mut clear = vec![0x06, 0x02, 14, 0];
     clear.extend_from_slice(&key_packet(0x42, true));
-    player.send_raw(0, &clear);
-    for number in 0..1000u32 {
+    for number in 0..250 {
         let mut forged = vec![1, 0, 38, 0];
-        forged.extend_from_slice(&number.to_le_bytes());
+        forged.extend_from_slice(&u32::to_le_bytes(number.into()));
         forged.extend_from_slice(&[7; 34]);
-        player.send_raw(0, &forged);
-        if number % 100 == 99 {
+        // In the places that the client's next messages will have, on both channels that it uses.
+        for (channel, message) in [(0, &forged[..]), (1, &forged), (0, &clear), (1, &[])] {
+            forge(&forger, channel, number, message);
+        }
+        if number % 25 == 24 {
             player.serve_for(Duration::from_millis(20));
         }
     }
@@ -126,8 +129,6 @@ fn forged_repeated_clear_and_unknown_messages_do_nothing() {
     {
         player.send(0, kind, payload);
     }
-    player.send_raw(0, &[]);
-    player.send_raw(0, &[1]);
     let message = player.sealer.seal(0x0206, &key_packet(0x43, true)).unwrap();
     for _ in 0..3 {
         player.send_raw(1, &message);
@@ -137,6 +138,18 @@ fn forged_repeated_clear_and_unknown_messages_do_nothing() {
     player.press(1, 0x44);
     assert_eq!(rig.next(), pressed(32), "C came once");
     still_alive(&rig, &mut player);
+}
+
+/// A reliable message in the name of the host's first peers, whichever of its four connections each may have.
+fn forge(from: &UdpSocket, channel: u8, number: u16, message: &[u8]) {
+    for session in 0..4u8 {
+        let length = message.len() as u16;
+        let mut datagram = vec![0x80 | session << 4, 0, 0, 9, 0x86, channel];
+        datagram.extend_from_slice(&number.to_be_bytes());
+        datagram.extend_from_slice(&length.to_be_bytes());
+        datagram.extend_from_slice(message);
+        from.send(&datagram).unwrap();
+    }
 }
 
 // spec: gamestream 13 item 77
@@ -388,6 +401,30 @@ fn media_follows_the_pings_with_the_right_payload_only() {
         socket.set_nonblocking(true).unwrap();
         assert!(socket.recv(&mut [0; 64]).is_err(), "a ping was answered");
     }
+}
+
+// spec: gamestream 7.1
+#[test]
+fn a_client_that_names_ever_new_addresses_is_followed_once_a_second() {
+    let rig = Rig::new();
+    let Streaming { negotiation, .. } = stream(&rig, 1, 48);
+    let begun = Instant::now();
+    let mut moves = 0;
+    for _ in 0..50 {
+        ping(&pinger(&rig, &rig.sockets.video), &negotiation.ping_payload);
+    }
+    // Where it stays it is found, at the latest with the ping after the rest.
+    let home = pinger(&rig, &rig.sockets.video);
+    let mut found = false;
+    while !found {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not found");
+        ping(&home, &negotiation.ping_payload);
+        while let Some(seen) = rig.seen_within(Duration::from_millis(50)) {
+            moves += u64::from(matches!(seen, Seen::VideoPeer(_)));
+            found |= seen == Seen::VideoPeer(peer_of(&home));
+        }
+    }
+    assert!(moves <= begun.elapsed().as_secs() + 2, "{moves} moves in {:?}", begun.elapsed());
 }
 
 // spec: gamestream 7.1

@@ -239,6 +239,11 @@ impl Rig {
         }
     }
 
+    /// What is seen next, if it comes in time.
+    pub(crate) fn seen_within(&self, time: Duration) -> Option<Seen> {
+        self.seen.recv_timeout(time).ok()
+    }
+
     /// Nothing is waiting to be looked at.
     pub(crate) fn nothing_seen(&self) -> bool {
         self.seen.try_recv().is_err()

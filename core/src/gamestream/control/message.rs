@@ -3,6 +3,11 @@
 use super::Opened;
 use crate::media::FrameIndex;
 
+/// The type of a client's ping.
+pub(super) const PING: u16 = 0x0200;
+/// The type of a client's report of losses.
+pub(super) const LOSS_STATS: u16 = 0x0201;
+
 /// Codes of the termination message.
 // spec: gamestream 5.8
 pub mod termination {
@@ -86,8 +91,8 @@ impl<'a> ClientMessage<'a> {
                 },
                 _ => unknown,
             },
-            0x0200 => Self::Ping,
-            0x0201 => Self::LossStats,
+            PING => Self::Ping,
+            LOSS_STATS => Self::LossStats,
             0x0206 => Self::Input(payload),
             0x5502 => FecStatus::parse(payload).map_or(unknown, Self::FecStatus),
             0x0350 => u32_le(payload, 0)

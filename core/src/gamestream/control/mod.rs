@@ -27,6 +27,8 @@ const OUTER_BYTES: usize = 2 + 2 + 4 + TAG_BYTES;
 const INNER_BYTES: usize = 4;
 /// How far ahead of the newest message an old-style counter may be; see [`Scheme::Legacy`].
 const LEGACY_LEAP: u32 = 1024;
+/// How many nonces [`Scheme::Legacy`] has.
+const LEGACY_NONCES: u32 = 256;
 
 /// How nonces are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,8 @@ pub enum Scheme {
     V2,
     /// Sixteen bytes with the counter's low byte, in both directions alike. Weak by design and kept for clients from
     /// before 2024: only the low byte of the counter is authenticated, so repeated messages are recognised by their
-    /// tags, as far back as 1024 messages.
+    /// tags, as far back as 1024 messages. Pings and reports of losses, which an idle client repeats byte for byte, are
+    /// heard again: they do nothing but show that somebody is there.
     Legacy,
 }
 
@@ -216,11 +219,16 @@ impl Opener {
     // spec: gamestream 5.4
     pub fn open(&mut self, message: &[u8]) -> Result<Opened<'_>, ControlError> {
         let frame = Frame::parse(message)?;
-        self.check_fresh(&frame)?;
+        let freshness = self.freshness(&frame)?;
         self.text.resize(frame.sealed.len(), 0);
         self.cipher.open(self.from, &frame, &mut self.text)?;
+        if freshness == Freshness::Unprovable && !may_repeat(&self.text) {
+            return Err(ControlError::Replayed { got: frame.number });
+        }
         self.window.accept(frame.number);
-        if let Some(tags) = &mut self.tags {
+        if let Some(tags) = &mut self.tags
+            && freshness == Freshness::Proven
+        {
             tags.remember(frame.tag);
         }
         inner(&self.text).ok_or(ControlError::Malformed { got: message.len() })
@@ -228,27 +236,52 @@ impl Opener {
 
     /// Whether this message would open now. Nothing is remembered: the message can still be opened.
     pub fn recognizes(&self, message: &[u8]) -> bool {
+        let fresh = |frame| self.freshness(&frame) == Ok(Freshness::Proven);
+        Frame::parse(message).is_ok_and(fresh) && self.is_authentic(message)
+    }
+
+    /// Whether this message was sealed with the session's key by the other side, now or earlier. One that was opened
+    /// before passes again, for a sender that misses its acknowledgement repeats it.
+    pub fn is_authentic(&self, message: &[u8]) -> bool {
         let Ok(frame) = Frame::parse(message) else { return false };
-        if self.check_fresh(&frame).is_err() {
-            return false;
-        }
         let mut text = [0; MAX_MESSAGE_BYTES];
         text.get_mut(..frame.sealed.len())
             .is_some_and(|text| self.cipher.open(self.from, &frame, text).is_ok())
     }
 
-    fn check_fresh(&self, frame: &Frame<'_>) -> Result<(), ControlError> {
+    fn freshness(&self, frame: &Frame<'_>) -> Result<Freshness, ControlError> {
         let replayed = ControlError::Replayed { got: frame.number };
         if !self.window.is_fresh(frame.number) {
             return Err(replayed);
         }
+        let leap = self.window.leap(frame.number);
         match &self.tags {
+            Some(tags) if tags.knows(&frame.tag) && leap <= LEGACY_NONCES => {
+                Ok(Freshness::Unprovable)
+            }
             Some(tags) if tags.knows(&frame.tag) => Err(replayed),
             // A forged leap of the unauthenticated counter must not push honest messages out of the window.
-            Some(_) if self.window.leap(frame.number) > LEGACY_LEAP => Err(replayed),
-            _ => Ok(()),
+            Some(_) if leap > LEGACY_LEAP => Err(replayed),
+            _ => Ok(Freshness::Proven),
         }
     }
+}
+
+/// What can be said of a message that was not refused at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Freshness {
+    /// It was not seen before, or will not open.
+    Proven,
+    /// [`Scheme::Legacy`] only: its number is new, its tag is not. The old scheme has 256 nonces, so a client that says
+    /// the same thing again after 256 messages sends what somebody who repeats it would send.
+    Unprovable,
+}
+
+/// Whether it does no harm to hear a message twice. An idle client of the old scheme says nothing but these, the same
+/// each time; if they were refused, it would seem silent, and its stream would end.
+fn may_repeat(text: &[u8]) -> bool {
+    let harmless = [message::PING, message::LOSS_STATS];
+    text.first_chunk::<2>().is_some_and(|kind| harmless.contains(&u16::from_le_bytes(*kind)))
 }
 
 /// A sealed message taken apart.
@@ -411,6 +444,33 @@ mod tests {
         leap[7] = 1;
         assert!(opener.open(&leap).is_err(), "a forged leap");
         assert!(opener.open(&fresh).is_ok());
+    }
+
+    // spec: gamestream 13 item 79
+    #[test]
+    fn an_idle_legacy_client_is_heard_for_ever() {
+        let mut sealer = Sealer::new(&key(), Scheme::Legacy, Side::Client);
+        let mut opener = Opener::new(&key(), Scheme::Legacy, Side::Client);
+        let ping = [4, 0, 0, 0, 0, 0, 0, 0];
+        let mut first = Vec::new();
+        for number in 0..5000 {
+            let message = sealer.seal(0x0200, &ping).unwrap();
+            assert!(opener.open(&message).is_ok(), "ping {number}");
+            if number == 0 {
+                first = message;
+            }
+        }
+        let key_press = sealer.seal(0x0206, &[1]).unwrap();
+        assert!(opener.open(&key_press).is_ok(), "the pings used up the numbers");
+        // What acts is not heard twice, whatever number it is given.
+        for high in 20..30 {
+            let mut again = key_press.clone();
+            again[5] = high;
+            assert!(opener.open(&again).is_err() && !opener.recognizes(&again));
+        }
+        // A ping from the past is at most heard, and proves no new address.
+        first[5] = 20;
+        assert!(!opener.recognizes(&first));
     }
 
     #[test]

@@ -16,6 +16,11 @@ pub use sealed::{Channel, FRAME_HEADER_BYTES, FrameProgress, SealedError, frame_
 /// The longest request accepted, in bytes; a whole ANNOUNCE of a current client has 1.7 kB.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// The most header lines in one request.
+/// The longest request line and headers together, in bytes; clients send some hundreds. A head is searched for its end
+/// whenever more of it arrives, so its limit is also what bounds the work that a sender of single bytes makes.
+pub const MAX_HEAD_BYTES: usize = 8 * 1024;
+/// What ends a head: two line ends.
+const HEAD_END_BYTES: usize = 4;
 const MAX_HEADERS: usize = 64;
 
 /// What a client asks for.
@@ -51,7 +56,10 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// More bytes are needed.
-    Incomplete,
+    Incomplete {
+        /// How many bytes there must be before another look can find more; above the number there are.
+        at_least: usize,
+    },
     /// The request is complete and took this many bytes.
     Complete {
         /// The request.
@@ -68,6 +76,12 @@ pub enum RequestError {
     #[error("a request of {got} bytes is longer than the limit of {max}", max = MAX_REQUEST_BYTES)]
     TooLong {
         /// Its length, as far as it is known.
+        got: usize,
+    },
+    /// Its request line and headers are longer than [`MAX_HEAD_BYTES`].
+    #[error("the head of a request has {got} bytes, the limit is {max}", max = MAX_HEAD_BYTES)]
+    HeadTooLong {
+        /// Its length so far in bytes.
         got: usize,
     },
     /// It has more than 64 header lines.
@@ -89,10 +103,10 @@ impl Request {
     // spec: gamestream 4.1, 4.2
     pub fn parse(bytes: &[u8]) -> Result<Progress, RequestError> {
         let Some((head_bytes, body_at)) = head_end(bytes) else {
-            if bytes.len() > MAX_REQUEST_BYTES {
-                return Err(RequestError::TooLong { got: bytes.len() });
+            if bytes.len() >= MAX_HEAD_BYTES + HEAD_END_BYTES {
+                return Err(RequestError::HeadTooLong { got: bytes.len() });
             }
-            return Ok(Progress::Incomplete);
+            return Ok(Progress::Incomplete { at_least: bytes.len() + 1 });
         };
         let head = bytes.get(..head_bytes).unwrap_or_default();
         let head =
@@ -120,7 +134,7 @@ impl Request {
             return Err(RequestError::TooLong { got: total });
         }
         let Some(body) = bytes.get(body_at..total) else {
-            return Ok(Progress::Incomplete);
+            return Ok(Progress::Incomplete { at_least: total });
         };
         request.body = body.to_vec();
         Ok(Progress::Complete { request, bytes: total })
@@ -233,6 +247,7 @@ impl Response {
 
 /// Where the header block ends and where the body begins. Blank lines end in CR LF or in LF.
 fn head_end(bytes: &[u8]) -> Option<(usize, usize)> {
+    let bytes = bytes.get(..MAX_HEAD_BYTES + HEAD_END_BYTES).unwrap_or(bytes);
     let crlf = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| (at, at + 4));
     let lf = bytes.windows(2).position(|window| window == b"\n\n").map(|at| (at, at + 2));
     match (crlf, lf) {
@@ -286,7 +301,10 @@ mod tests {
     #[test]
     fn a_request_in_one_byte_pieces_completes_with_its_last_byte() {
         for end in 0..ANNOUNCE.len() {
-            assert_eq!(Request::parse(&ANNOUNCE[..end]), Ok(Progress::Incomplete), "{end} bytes");
+            let Ok(Progress::Incomplete { at_least }) = Request::parse(&ANNOUNCE[..end]) else {
+                panic!("{end} bytes");
+            };
+            assert!(end < at_least && at_least <= ANNOUNCE.len(), "{end} bytes");
         }
         let request = complete(ANNOUNCE);
         assert_eq!(request.method, Method::Announce);
@@ -310,11 +328,27 @@ mod tests {
             Request::parse(&head(room + 1)),
             Err(RequestError::TooLong { got: MAX_REQUEST_BYTES + 1 })
         );
-        assert_eq!(
-            Request::parse(&vec![b'x'; MAX_REQUEST_BYTES + 1]),
-            Err(RequestError::TooLong { got: MAX_REQUEST_BYTES + 1 })
-        );
         assert!(Request::parse(&head(usize::MAX)).is_err());
+    }
+
+    // spec: gamestream 13 item 55
+    #[test]
+    fn a_head_without_end_is_refused_long_before_that() {
+        let endless = vec![b'x'; MAX_HEAD_BYTES + HEAD_END_BYTES];
+        let (got, shorter) = (endless.len(), &endless[1..]);
+        assert_eq!(Request::parse(shorter), Ok(Progress::Incomplete { at_least: got }));
+        assert_eq!(Request::parse(&endless), Err(RequestError::HeadTooLong { got }));
+        let ends = [&b"OPTIONS / RTSP/1.0\r\nx: "[..], &endless, b"\r\n\r\n"].concat();
+        assert!(matches!(Request::parse(&ends), Err(RequestError::HeadTooLong { .. })));
+    }
+
+    // spec: gamestream 13 item 55
+    #[test]
+    fn a_body_is_not_looked_at_before_it_is_there() {
+        let head = b"ANNOUNCE / RTSP/1.0\r\nContent-length: 60000\r\n\r\n";
+        let want = Ok(Progress::Incomplete { at_least: head.len() + 60_000 });
+        assert_eq!(Request::parse(head), want);
+        assert_eq!(Request::parse(&[&head[..], b"v=0"].concat()), want);
     }
 
     #[test]

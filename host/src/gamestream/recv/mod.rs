@@ -5,8 +5,8 @@
 //! threads over the same sockets.
 //!
 //! Trust grows in steps. A datagram must be sound before ENet sees it; a CONNECT must carry the data of a ticket whose
-//! client has said PLAY; a peer becomes the client when its first message opens under the session's key; and a peer's
-//! address changes only with a fresh message that opens. Media pings are matched by their payload. Nothing is ever
+//! client has said PLAY; a peer becomes the client when its first message opens under the session's key; what says that it is the client's reaches
+//! ENet only if every message in it was sealed by the client; and a peer's address changes only with a fresh message that opens. Media pings are matched by their payload. Nothing is ever
 //! answered to anybody else, so the ports reflect nothing.
 //!
 //! ENet's goodbye is not sealed, so anybody can forge one. It is held back until the client has been quiet for as long as
@@ -398,7 +398,7 @@ impl Receiver {
                 let known = Ping::parse(datagram).is_some_and(|ping| {
                     self.sessions
                         .iter_mut()
-                        .any(|session| session.take_ping(media, ping, origin.peer()))
+                        .any(|session| session.take_ping(media, ping, origin.peer(), now))
                         || self.tickets.note_ping(media, ping, origin.peer())
                 });
                 if !known {
@@ -442,6 +442,10 @@ impl Receiver {
                 Some(claim) => (PeerID(peer.into()), *claim, commands),
             },
         };
+        let claimed = self.sessions.iter().find(|session| session.id == claim.session);
+        if !claimed.is_some_and(|session| session.vouches_for(commands)) {
+            return None;
+        }
         if link.whereabouts(claim.home).remote == origin.remote {
             let session = self.sessions.iter_mut().find(|session| session.peer == Some(id));
             if let Some(session) = session.filter(|_| commands.disconnects())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use punktfunk_core::gamestream::control::{
     ClientMessage, ControlError, HostMessage, Opener, Sealer, Side, termination,
 };
+use punktfunk_core::gamestream::enet::Commands;
 use punktfunk_core::gamestream::input::{Packet, Unsupported};
 use punktfunk_core::time::Timestamp;
 use rusty_enet::PeerID;
@@ -18,6 +19,10 @@ use crate::input::{InputError, InputSink};
 use crate::session::{PreparedStream, SessionId};
 use crate::stream::{EndReason, Peer, StreamControl};
 
+/// After media has moved to another address it stays for this long. A client moves now and then and pings twice a second;
+/// one that named a new address with every ping would leave as many behind that the kernel seeks in vain, and what it
+/// keeps for them is charged to the socket that everybody's streams leave by.
+const MOVE_REST: Duration = Duration::from_secs(1);
 /// How long a device that takes nothing is left alone. One that hangs costs all sessions of the thread its patience.
 const DEVICE_REST: Duration = Duration::from_secs(3);
 
@@ -60,6 +65,8 @@ pub(super) struct Session {
     legacy_pings: bool,
     video_peer: Option<Peer>,
     audio_peer: Option<Peer>,
+    video_moved: Option<Timestamp>,
+    audio_moved: Option<Timestamp>,
     refused_messages: u64,
     /// When the input devices took nothing last, if they did not recover.
     input_lost: Option<Timestamp>,
@@ -85,6 +92,8 @@ impl Session {
             legacy_pings: adopted.legacy_pings,
             video_peer: adopted.video_peer,
             audio_peer: adopted.audio_peer,
+            video_moved: None,
+            audio_moved: None,
             refused_messages: 0,
             input_lost: None,
             unsupported: Vec::new(),
@@ -103,6 +112,15 @@ impl Session {
     /// Whether a message is the client's and was not heard before.
     pub(super) fn recognizes(&self, message: &[u8]) -> bool {
         self.opener.recognizes(message)
+    }
+
+    /// Whether everything in a datagram that names this session's client was said by that client.
+    ///
+    /// ENet numbers messages before anybody opens them, and takes one number once: a stranger's message in the place of
+    /// the client's next one would make that one a repetition, unheard and acknowledged.
+    pub(super) fn vouches_for(&self, commands: Commands<'_>) -> bool {
+        !commands.fragments()
+            && commands.messages().all(|message| self.opener.is_authentic(message))
     }
 
     /// Opens a message and acts on it.
@@ -171,7 +189,13 @@ impl Session {
 
     /// Takes a media ping if it is this client's.
     // spec: gamestream 7.1
-    pub(super) fn take_ping(&mut self, media: Media, ping: Ping, peer: Peer) -> bool {
+    pub(super) fn take_ping(
+        &mut self,
+        media: Media,
+        ping: Ping,
+        peer: Peer,
+        now: Timestamp,
+    ) -> bool {
         let own = match ping {
             Ping::Payload(got) => bool::from(got[..].ct_eq(&self.ping_payload[..])),
             Ping::Legacy => self.legacy_pings && peer.to.ip().to_canonical() == self.remote,
@@ -183,9 +207,19 @@ impl Session {
             Media::Video => &mut self.video_peer,
             Media::Audio => &mut self.audio_peer,
         };
-        if known.replace(peer) == Some(peer) {
+        if *known == Some(peer) {
             return true;
         }
+        let streams = matches!(self.phase, Phase::Streaming(_));
+        let moved_at = match media {
+            Media::Video => &mut self.video_moved,
+            Media::Audio => &mut self.audio_moved,
+        };
+        if streams && moved_at.is_some_and(|at| now.since(at) < MOVE_REST) {
+            return true;
+        }
+        *known = Some(peer);
+        *moved_at = streams.then_some(now);
         if let Phase::Streaming(control) = &self.phase {
             match media {
                 Media::Video => control.set_video_peer(peer),

@@ -348,3 +348,10 @@ fn plain_requests_find_their_ticket_by_token_then_address_then_because_it_is_the
     let token = tickets.table().waiting[&second].token.clone();
     assert_eq!(find("10.0.0.1", Some(&token)), Some(second));
 }
+
+// An answer whose ticket is gone may have been meant for an encrypted connection.
+#[test]
+fn nothing_is_answered_in_clear_for_a_ticket_that_is_gone() {
+    let tickets = Tickets::default();
+    assert_eq!(tickets.seal_rtsp(TicketId(1), b"RTSP/1.0 200 OK".to_vec()), Ok(None));
+}

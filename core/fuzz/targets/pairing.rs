@@ -1,0 +1,4 @@
+//! Searches with the body `pairing`; see `core/tests/bodies`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| punktfunk_fuzz::try_on("pairing", bytes));
