@@ -6,7 +6,8 @@
 //! 2. the line: [`stream`], [`pairing`], [`identity`], [`config`]
 //! 3. the owner: [`session`], [`health`]
 //! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
-//! 5. the entry: [`cli`]
+//! 5. a client of our own: [`selftest`]
+//! 6. the entry: [`cli`]
 
 pub mod agent;
 pub mod audio;
@@ -23,6 +24,7 @@ pub mod identity;
 pub mod input;
 pub mod mgmt;
 pub mod pairing;
+pub mod selftest;
 pub mod session;
 pub mod store;
 pub mod stream;

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use punktfunk_core::media::{
     BlockShape, Codec, DropReason, FrameFate, FrameIndex, FrameKind, FrameShape, FrameTrace, Mode,
@@ -20,7 +20,7 @@ use punktfunk_host::mgmt::client::{Client, ClientError};
 use punktfunk_host::mgmt::wire::{Backend, Block, Fate, Listen, StatusReport};
 use punktfunk_host::mgmt::{MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment};
 use punktfunk_host::pairing::{
-    Asking, DeskMode, DeskOptions, PairingDesk, PairingOutcome, PinWait,
+    Asking, DeskLimits, DeskMode, DeskOptions, PairingDesk, PairingOutcome, PinWait,
 };
 use punktfunk_host::session::{
     App, AppId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
@@ -166,6 +166,7 @@ impl Host {
                 unique_id: "0123456789ABCDEF".to_owned(),
                 remote: remote.parse().unwrap(),
                 device_name: "roth".to_owned(),
+                client: ClientId([9; 32]),
             })
             .unwrap()
     }
@@ -202,6 +203,7 @@ fn report() -> StatusReport {
             why: "no hardware encoder opened".to_owned(),
         }],
         problems: Vec::new(),
+        near: None,
     }
 }
 
@@ -384,4 +386,62 @@ fn a_stop_does_not_wait_for_a_long_poll() {
         .block_on(async { tokio::time::timeout(Duration::from_secs(10), server.stop()).await });
     assert!(stopped.is_ok());
     assert!(listener.join().unwrap().is_err());
+}
+
+#[test]
+fn a_self_test_that_does_not_renew_is_erased_with_its_session() {
+    let mut host = Host::start(DeskMode::Armed);
+    // The same host with a desk that is quicker to lose patience.
+    host.server = None;
+    let lease = Duration::from_millis(300);
+    let limits = DeskLimits { permit_lease: lease, ..DeskLimits::default() };
+    host.desk = PairingDesk::new(DeskOptions { mode: DeskMode::Armed, limits });
+    host.server = Some(host.serve().unwrap());
+
+    let (id, other) = (ClientId([3; 32]), ClientId([4; 32]));
+    let running = Running {
+        session: SessionId(3),
+        app: AppId(1),
+        mode: Mode::new(1280, 720, 30_000).unwrap(),
+        streaming: true,
+    };
+    host.sessions.running.lock().unwrap().insert(id, running);
+    let client = host.client();
+    let permit = client.permit_self_test(&id.to_string()).unwrap();
+    assert_eq!((permit.client, permit.request), (id.to_string(), None));
+    assert_eq!(client.sessions().unwrap()[0].client_name, "the self-test");
+    assert_eq!(code(client.permit_self_test(&other.to_string()).unwrap_err()), "self-test-runs");
+    assert!(client.clients().unwrap().is_empty());
+    // Nobody renews, as if it had been killed.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !host.sessions.running.lock().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "its session is still there");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert_eq!(code(client.renew_self_test(&id.to_string()).unwrap_err()), "unknown-self-test");
+    assert_eq!(code(client.end_self_test(&id.to_string()).unwrap_err()), "unknown-self-test");
+    // The next one may begin as soon as the end of the last one is over.
+    while let Err(error) = client.permit_self_test(&other.to_string()) {
+        assert_eq!(code(error), "self-test-runs");
+        assert!(Instant::now() < deadline, "the place is not free again");
+    }
+}
+
+#[test]
+fn a_self_test_is_erased_at_its_word_and_takes_no_paired_certificate() {
+    let host = Host::start(DeskMode::Armed);
+    let client = host.client();
+    let paired = host.pair(b"a television");
+    assert_eq!(
+        code(client.permit_self_test(&paired.id.to_string()).unwrap_err()),
+        "already-paired"
+    );
+    assert_eq!(code(client.permit_self_test("no id").unwrap_err()), "malformed");
+    let id = ClientId([3; 32]).to_string();
+    client.permit_self_test(&id).unwrap();
+    assert_eq!(client.renew_self_test(&id).unwrap().client, id);
+    client.end_self_test(&id).unwrap();
+    assert_eq!(code(client.renew_self_test(&id).unwrap_err()), "unknown-self-test");
+    client.permit_self_test(&id).unwrap();
+    assert_eq!(client.clients().unwrap().len(), 1, "the television, and nothing else");
 }

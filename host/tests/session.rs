@@ -28,7 +28,8 @@ use punktfunk_host::display::{
 use punktfunk_host::encode::{EncodeError, EncodeSpec, Encoder, EncoderBackend, PictureRequest};
 use punktfunk_host::input::{InputError, InputSink};
 use punktfunk_host::session::{
-    App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionOptions, Sessions,
+    App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionOptions, Sessions, Sounds,
+    apps,
 };
 use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
 use rustix::process::{Pid, Signal, kill_process};
@@ -66,6 +67,25 @@ fn the_limit_holds_and_an_end_makes_room() {
     assert_eq!(full, SessionError::Full { max: 2 });
     world.desk.quit(client(1));
     world.desk.launch(client(3), CARD, mode(640, 360)).unwrap();
+}
+
+#[test]
+fn the_self_test_takes_nobodys_place_and_has_one() {
+    let world = World::new(1);
+    let owners = world.desk.launch(client(1), CARD, mode(640, 360)).unwrap();
+    // The card is its own, whatever the owner calls by that name.
+    let own = world.desk.launch_self_test(client(8), mode(640, 360)).unwrap();
+    assert_eq!(own.app, apps::test_card().id);
+    let second = world.desk.launch_self_test(client(9), mode(640, 360)).unwrap_err();
+    assert_eq!(second, SessionError::Full { max: 1 });
+    let full = world.desk.launch(client(2), CARD, mode(640, 360)).unwrap_err();
+    assert_eq!(full, SessionError::Full { max: 1 }, "it makes no room either");
+    assert_eq!(world.desk.running(client(1)), Some(owners), "who plays, plays on");
+
+    world.desk.quit(client(1));
+    world.desk.launch(client(2), CARD, mode(640, 360)).expect("its place is not the owners'");
+    world.desk.quit(client(8));
+    world.desk.launch_self_test(client(9), mode(640, 360)).unwrap();
 }
 
 /// spec: gamestream 13 item 51
@@ -290,10 +310,10 @@ impl World {
                 app(BROKEN, "Broken", &["/no/such/program"]),
                 app(LONG, "Long", &["sh", "-c", "setsid sleep 600 & exec sleep 600"]),
             ],
-            displays: BTreeMap::from([("fake".to_owned(), display)]),
+            displays: ["fake", "pattern"].map(|name| (name.to_owned(), display.clone())).into(),
             encoder: Arc::new(FakeEncoders),
             codecs: vec![Codec::H264],
-            sound: None,
+            sound: Sounds::default(),
             max_sessions,
             agents: agents.clone(),
             profile: Box::new(|client| match client.0[0] {

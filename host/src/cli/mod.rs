@@ -4,6 +4,7 @@ mod agents;
 mod doctor;
 mod log;
 mod memory;
+mod selftest;
 mod serve;
 mod talk;
 
@@ -41,6 +42,10 @@ enum Command {
     /// Make one of the doctor's checks in this process
     #[command(hide = true)]
     Probe(ProbeArguments),
+    /// Play the Test card from the running host, through every door, and say whether it could
+    ///
+    /// Needs no paired device and disturbs none. Exit status: 0 green, 1 red, 2 it could not be run.
+    Selftest(selftest::SelfTestArguments),
 }
 
 #[derive(Debug, Args)]
@@ -145,6 +150,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(output) => talk::status(&output),
         Command::Doctor(output) => Ok(doctor::doctor(&output)),
         Command::Probe(arguments) => doctor::probe(&arguments),
+        Command::Selftest(arguments) => selftest::command(&arguments),
     }
 }
 

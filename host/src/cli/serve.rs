@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, default_socket};
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
 use crate::session::apps::{AppSpec, DESKTOP, TEST_CARD, built_in, offer};
-use crate::session::{App, SessionDesk, SessionOptions, Sessions};
+use crate::session::{App, SessionDesk, SessionOptions, Sessions, Sounds};
 use crate::store::Store;
 use crate::stream::EndReason;
 
@@ -120,7 +120,7 @@ async fn serve(
         displays: rooms.displays.clone(),
         encoder: Arc::clone(&rooms.encoder),
         codecs: rooms.codecs.clone(),
-        sound: rooms.sound.clone(),
+        sound: Sounds { programs: rooms.sound.clone(), ..Sounds::default() },
         max_sessions: config.limits.sessions,
         agents: agents.starter,
         profile: {
@@ -407,7 +407,15 @@ fn report(
         ],
         backends,
         problems,
+        near: near(listen, ports.http),
     }
+}
+
+/// Where a client on this machine finds plain HTTP.
+fn near(listen: &str, port: u16) -> Option<SocketAddr> {
+    let address: IpAddr = listen.parse().ok()?;
+    let everywhere = address.is_unspecified();
+    Some(SocketAddr::new(if everywhere { Ipv4Addr::LOCALHOST.into() } else { address }, port))
 }
 
 /// Where clients may find this machine: every address of an interface that is up, but for loopback and link-local ones,

@@ -39,6 +39,12 @@ impl ProvenCertificate {
         &self.0
     }
 
+    /// As if it had been proven.
+    #[cfg(test)]
+    pub(super) fn assumed(der: &[u8]) -> Self {
+        Self(der.to_vec())
+    }
+
     /// What the client of this connection proved to own; `None` before the handshake is over, and if it showed no
     /// certificate or one whose key cannot pair.
     pub fn of(connection: &ServerConnection) -> Option<Self> {

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::MgmtHandles;
 use super::problem::Problem;
+use super::selftest;
 use super::wire::{
     Answer, Arm, Client, Decline, Pairing, Rename, Request, Session, StatusReport, Trace,
 };
@@ -30,7 +31,7 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 /// The longest a caller may wait for news, in seconds.
 const MAX_WAIT_SECONDS: u64 = 60;
 
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 pub(super) fn router(handles: MgmtHandles) -> Router {
     Router::new()
@@ -46,6 +47,8 @@ pub(super) fn router(handles: MgmtHandles) -> Router {
         .route("/api/v1/doctor/{check}", post(examine))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/sessions/{id}/traces", get(traces))
+        .route("/api/v1/selftest", post(selftest::permit))
+        .route("/api/v1/selftest/{client}", post(selftest::renew).delete(selftest::end))
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing at this path")
         })
@@ -151,10 +154,11 @@ async fn sessions(State(handles): State<MgmtHandles>) -> Result<Json<Vec<Session
         let session = |info: SessionInfo| Session {
             id: info.id.0,
             client: info.client.to_string(),
-            client_name: handles
-                .store
-                .client(info.client)
-                .map_or_else(|| "a forgotten device".to_owned(), |client| client.name),
+            client_name: match handles.store.client(info.client) {
+                Some(client) => client.name,
+                None if handles.desk.was_self_test(info.client) => "the self-test".to_owned(),
+                None => "a forgotten device".to_owned(),
+            },
             app: info.app,
             mode: info.mode.to_string(),
             streaming: info.streaming,
@@ -194,7 +198,7 @@ async fn examine(
 }
 
 /// An empty body is an empty object, so that `curl -X POST` does for calls without arguments.
-fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
     let body = body.map_err(|rejection| {
         Problem::new(rejection.status(), "malformed", rejection.body_text())
     })?;
@@ -202,7 +206,7 @@ fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(Problem::malformed)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(call).await.map_err(Problem::bug)

@@ -16,8 +16,8 @@ use tokio::net::UnixStream;
 
 use super::socket::SocketEnvironment;
 use super::wire::{
-    self, Answer, Arm, Decline, Pairing, PinText, ProblemDetails, Rename, Session, StatusReport,
-    Trace,
+    self, Answer, Arm, AskPermit, Decline, Pairing, PinText, ProblemDetails, Rename,
+    SelfTestPermit, Session, StatusReport, Trace,
 };
 use crate::health::Finding;
 
@@ -255,6 +255,32 @@ impl Client {
     /// Code `unknown-check`.
     pub fn examine(&self, check: &str) -> Result<Finding, ClientError> {
         self.call(Method::POST, &format!("/api/v1/doctor/{check}"), Bytes::new(), CALL_TIMEOUT)
+    }
+
+    /// Asks for the self-test's permit for the certificate with this id.
+    ///
+    /// # Errors
+    /// Code `self-test-runs` or `already-paired`.
+    pub fn permit_self_test(&self, client: &str) -> Result<SelfTestPermit, ClientError> {
+        let ask = AskPermit { client: client.to_owned() };
+        self.send(Method::POST, "/api/v1/selftest", &ask)
+    }
+
+    /// Keeps the self-test's permit alive and says how it stands.
+    ///
+    /// # Errors
+    /// Code `unknown-self-test`: the permit is over.
+    pub fn renew_self_test(&self, client: &str) -> Result<SelfTestPermit, ClientError> {
+        self.send(Method::POST, &format!("/api/v1/selftest/{client}"), &())
+    }
+
+    /// Erases the self-test's identity and ends what it has running.
+    ///
+    /// # Errors
+    /// Code `unknown-self-test`: it is over already.
+    pub fn end_self_test(&self, client: &str) -> Result<(), ClientError> {
+        let path = format!("/api/v1/selftest/{client}");
+        self.call(Method::DELETE, &path, Bytes::new(), CALL_TIMEOUT)
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

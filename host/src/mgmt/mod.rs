@@ -10,6 +10,7 @@
 mod api;
 pub mod client;
 mod problem;
+mod selftest;
 mod socket;
 pub mod wire;
 

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::wire::ProblemDetails;
-use crate::pairing::{AnswerError, PinError};
+use crate::pairing::{AnswerError, PermitError, PinError};
 use crate::store::{ClientIdError, StoreError};
 
 /// An error on its way to the caller.
@@ -76,6 +76,16 @@ impl From<AnswerError> for Problem {
             }
         }
         Self::new(status, code, detail)
+    }
+}
+
+impl From<PermitError> for Problem {
+    fn from(error: PermitError) -> Self {
+        let (status, code) = match error {
+            PermitError::Taken => (StatusCode::CONFLICT, "self-test-runs"),
+            PermitError::Unknown => (StatusCode::NOT_FOUND, "unknown-self-test"),
+        };
+        Self::new(status, code, error)
     }
 }
 

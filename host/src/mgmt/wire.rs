@@ -4,14 +4,15 @@
 //! in `_at`. Fields are only ever added.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use punktfunk_core::media::{BlockShape, DropReason, FrameFate, FrameKind, FrameTrace};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::pairing::{
-    DeskSnapshot, DeskState, FinishedRequest, PairingOutcome, PendingRequest, RequestEnd, Withdrawn,
+    DeskSnapshot, DeskState, FinishedRequest, PairingOutcome, PendingRequest, Permit, RequestEnd,
+    Withdrawn,
 };
 use crate::store::PairedClient;
 
@@ -41,6 +42,28 @@ pub struct StatusReport {
     pub backends: Vec<Backend>,
     /// What is wrong, in sentences; empty if all is well.
     pub problems: Vec<String>,
+    /// Where a client on this machine finds plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<SocketAddr>,
+}
+
+/// The self-test asks for a permit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AskPermit {
+    /// The client id that its certificate makes: the SHA-256 of its DER bytes, 64 hex digits.
+    pub client: String,
+}
+
+/// The self-test's permit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfTestPermit {
+    /// The client it is for.
+    pub client: String,
+    /// How long it lives unless it is renewed, in milliseconds.
+    pub remaining_ms: u64,
+    /// The request at the pairing desk that it was used for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
 }
 
 /// One socket of the host.
@@ -281,6 +304,16 @@ impl Request {
             remote: request.remote,
             device_name: request.device_name.clone(),
             expires_seconds: request.expires_at.since(now).as_secs(),
+        }
+    }
+}
+
+impl From<Permit> for SelfTestPermit {
+    fn from(permit: Permit) -> Self {
+        Self {
+            client: permit.client.to_string(),
+            remaining_ms: u64::try_from(permit.remaining.as_millis()).unwrap_or(u64::MAX),
+            request: permit.request.map(|request| request.0),
         }
     }
 }

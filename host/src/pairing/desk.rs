@@ -42,6 +42,15 @@ pub(super) struct Desk {
     refusal_told_at: Option<Timestamp>,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A device, under the rules for all.
+    Device,
+    /// The self-test with its permit: it is let in once, and nobody's place, count or list changes.
+    SelfTest,
+}
+
 struct Entry {
     request: PendingRequest,
     unique_id: String,
@@ -102,16 +111,19 @@ impl Desk {
         &mut self,
         now: Timestamp,
         asking: Asking,
+        standing: Standing,
         events: &mut Vec<PairingEvent>,
     ) -> Result<PendingRequest, AskRefusal> {
         self.expire(now, events);
         let remote = asking.remote.to_canonical();
         let unique_id: String = asking.unique_id.chars().take(MAX_UNIQUE_ID_CHARS).collect();
-        let own = self
-            .entries
-            .iter()
-            .position(|entry| entry.request.remote == remote && entry.unique_id == unique_id);
-        let mut admitted = self.admit(now, remote, own.is_some());
+        let self_test = standing == Standing::SelfTest;
+        let own = self.entries.iter().position(|entry| {
+            entry.request.remote == remote
+                && entry.unique_id == unique_id
+                && entry.request.self_test == self_test
+        });
+        let mut admitted = if self_test { Ok(()) } else { self.admit(now, remote, own.is_some()) };
         if admitted.is_ok()
             && let Some(index) = own
         {
@@ -129,6 +141,7 @@ impl Desk {
             device_name: asked_name(&asking.device_name, remote),
             asked_at: now,
             expires_at: now + self.limits.ttl,
+            self_test,
         };
         self.next_id += 1;
         self.entries.push(Entry { request: request.clone(), unique_id, stage: Stage::Waiting });
@@ -145,11 +158,12 @@ impl Desk {
             return Ok(());
         }
         let key = AddressKey::of(remote);
-        let own = self.entries.iter().filter(|e| AddressKey::of(e.request.remote) == key).count();
+        let devices = || self.entries.iter().filter(|entry| !entry.request.self_test);
+        let own = devices().filter(|e| AddressKey::of(e.request.remote) == key).count();
         if own >= self.limits.max_per_address {
             return Err(AskRefusal::TooManyFromAddress { max: self.limits.max_per_address });
         }
-        if self.entries.len() >= self.limits.max_pending {
+        if devices().count() >= self.limits.max_pending {
             return Err(AskRefusal::TooManyPending { max: self.limits.max_pending });
         }
         Ok(())
@@ -253,7 +267,8 @@ impl Desk {
     pub(super) fn disarm(&mut self, now: Timestamp, events: &mut Vec<PairingEvent>) {
         self.expire(now, events);
         self.armed_until = None;
-        while let Some(index) = self.entries.iter().position(|e| e.stage == Stage::Waiting) {
+        let waits = |e: &Entry| e.stage == Stage::Waiting && !e.request.self_test;
+        while let Some(index) = self.entries.iter().position(waits) {
             self.withdraw(now, index, Withdrawn::Disarmed, events);
         }
         events.push(PairingEvent::Desk(self.state(now)));
@@ -287,7 +302,7 @@ impl Desk {
     pub(super) fn pending(&self) -> Vec<PendingRequest> {
         self.entries
             .iter()
-            .filter(|entry| entry.stage == Stage::Waiting)
+            .filter(|entry| entry.stage == Stage::Waiting && !entry.request.self_test)
             .map(|entry| entry.request.clone())
             .collect()
     }
@@ -319,6 +334,10 @@ impl Desk {
     ) {
         let entry = self.entries.remove(index);
         let (address, limits) = (AddressKey::of(entry.request.remote), self.limits);
+        if entry.request.self_test {
+            events.push(PairingEvent::Ended(FinishedRequest { request: entry.request, end }));
+            return;
+        }
         if end.is_success() {
             for counted in [&mut self.failures, &mut self.given_up] {
                 counted.retain(|failures| failures.address != address);

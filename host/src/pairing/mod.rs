@@ -10,6 +10,7 @@
 //! [`PairingDesk::report`] how it went.
 
 mod desk;
+mod permit;
 mod pin;
 
 use std::collections::HashMap;
@@ -21,9 +22,11 @@ use std::time::Duration;
 use punktfunk_core::time::Timestamp;
 use tokio::sync::{broadcast, oneshot, watch};
 
-use self::desk::Desk;
+use self::desk::{Desk, Standing};
+use self::permit::{Claim, Permits};
 use crate::store::ClientId;
 
+pub use permit::{EndingPermit, Permit, PermitError};
 pub use pin::{Pin, PinError};
 
 /// How long pairing stays armed unless the owner says otherwise.
@@ -61,6 +64,10 @@ pub struct DeskLimits {
     pub max_given_up: u32,
     /// For how long it is blocked.
     pub block: Duration,
+    /// How long the self-test's permit lives after it was issued or renewed: one that was killed leaves no more.
+    pub permit_lease: Duration,
+    /// How long that permit lives at most, renewed or not.
+    pub permit_lifetime: Duration,
 }
 
 impl Default for DeskLimits {
@@ -74,6 +81,8 @@ impl Default for DeskLimits {
             max_failures: 5,
             max_given_up: 10,
             block: Duration::from_secs(60),
+            permit_lease: Duration::from_secs(30),
+            permit_lifetime: Duration::from_secs(300),
         }
     }
 }
@@ -113,6 +122,8 @@ pub struct Asking {
     pub remote: IpAddr,
     /// Its name as it gave it, or nothing.
     pub device_name: String,
+    /// The client that its certificate would make.
+    pub client: ClientId,
 }
 
 /// A request at the desk, as it is shown to the owner.
@@ -128,6 +139,8 @@ pub struct PendingRequest {
     pub asked_at: Timestamp,
     /// When it will be let go.
     pub expires_at: Timestamp,
+    /// It is the self-test's: the owner does not see it.
+    pub self_test: bool,
 }
 
 /// Why a request was not taken.
@@ -154,6 +167,9 @@ pub enum AskRefusal {
         /// How long it is blocked from now.
         retry_after: Duration,
     },
+    /// The certificate is the self-test's, which pairs once and from this machine.
+    #[error("this certificate is not for pairing")]
+    NotForPairing,
 }
 
 /// The owner's answer.
@@ -294,6 +310,17 @@ pub enum PairingEvent {
     Desk(DeskState),
 }
 
+impl PairingEvent {
+    /// It is about the self-test's request, which the owner does not see.
+    fn is_self_test(&self) -> bool {
+        match self {
+            Self::Asked(request) | Self::Answered { request } => request.self_test,
+            Self::Ended(finished) => finished.request.self_test,
+            Self::Refused { .. } | Self::Desk(_) => false,
+        }
+    }
+}
+
 /// The whole desk at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeskSnapshot {
@@ -324,6 +351,7 @@ struct Shared {
 
 struct Inner {
     desk: Desk,
+    permits: Permits,
     waiting: HashMap<RequestId, oneshot::Sender<Result<Pin, Withdrawn>>>,
 }
 
@@ -342,7 +370,11 @@ impl PairingDesk {
         Self {
             shared: Arc::new(Shared {
                 clock: Box::new(clock),
-                inner: Mutex::new(Inner { desk, waiting: HashMap::new() }),
+                inner: Mutex::new(Inner {
+                    desk,
+                    permits: Permits::new(options.limits),
+                    waiting: HashMap::new(),
+                }),
                 events: broadcast::Sender::new(EVENTS_KEPT),
                 revision: watch::Sender::new(0),
             }),
@@ -358,7 +390,15 @@ impl PairingDesk {
     pub fn ask(&self, asking: Asking) -> Result<PinWait, AskRefusal> {
         let (sender, receiver) = oneshot::channel();
         self.change(|inner, now, events| {
-            let request = inner.desk.ask(now, asking, events)?;
+            let standing = match inner.permits.claim(now, asking.client, asking.remote) {
+                Claim::Stranger => Standing::Device,
+                Claim::Admit => Standing::SelfTest,
+                Claim::Refuse => return Err(AskRefusal::NotForPairing),
+            };
+            let request = inner.desk.ask(now, asking, standing, events)?;
+            if standing == Standing::SelfTest {
+                inner.permits.use_up(request.id);
+            }
             inner.waiting.insert(request.id, sender);
             Ok(PinWait {
                 desk: self.clone(),
@@ -481,8 +521,10 @@ impl PairingDesk {
                 // Nobody waits any more if the door let go at the same moment.
                 let _ = sender.send(Err(why));
             }
-            // Having no listener is fine.
-            let _ = self.shared.events.send(event);
+            if !event.is_self_test() {
+                // Having no listener is fine.
+                let _ = self.shared.events.send(event);
+            }
         }
         self.shared.revision.send_modify(|revision| *revision += 1);
         result

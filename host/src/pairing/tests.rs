@@ -20,6 +20,7 @@ fn asking(unique_id: &str, remote: &str) -> Asking {
         unique_id: unique_id.to_owned(),
         remote: remote.parse().unwrap(),
         device_name: "roth".to_owned(),
+        client: ClientId([9; 32]),
     }
 }
 

@@ -31,6 +31,9 @@ pub struct LeftOut {
 /// The title of the built-in app that needs nothing: a pattern with sound.
 pub const TEST_CARD: &str = "Test card";
 
+/// The display backend of the Test card.
+const TEST_CARD_DISPLAY: &str = "pattern";
+
 /// The title of the built-in desktop. One stock client starts the app of this name unless told otherwise.
 pub const DESKTOP: &str = "Desktop";
 
@@ -39,7 +42,7 @@ pub fn built_in() -> Vec<AppSpec> {
     vec![
         AppSpec {
             title: TEST_CARD.to_owned(),
-            display: "pattern".to_owned(),
+            display: TEST_CARD_DISPLAY.to_owned(),
             commands: vec![],
             art: None,
         },
@@ -50,6 +53,17 @@ pub fn built_in() -> Vec<AppSpec> {
             art: None,
         },
     ]
+}
+
+/// The built-in Test card as an app that runs wherever the host does, whatever the owner offers.
+pub fn test_card() -> App {
+    App {
+        id: app_id(TEST_CARD),
+        title: TEST_CARD.to_owned(),
+        display: TEST_CARD_DISPLAY.to_owned(),
+        commands: vec![],
+        art: None,
+    }
 }
 
 /// The list to offer: `specs` in order, without those that cannot run here. `displays` are the backends that work.

@@ -12,11 +12,10 @@ use punktfunk_core::media::{FrameTrace, Mode};
 use tracing::info;
 
 use super::programs::Programs;
-use super::sound::Sound;
+use super::sound::{Sound, Sounds};
 use super::state::{Action, Event, State, StreamNumber, step};
 use super::{App, PreparedStream, SessionError, SessionId, StreamGrant};
 use crate::agent::{Agent, AgentStarter, ProfileNumber};
-use crate::audio::pipewire::SoundOptions;
 use crate::display::{DisplayBackend, OutputSpec, VirtualOutput};
 use crate::encode::EncoderBackend;
 use crate::stream::{
@@ -42,8 +41,7 @@ pub(super) struct Making {
     pub(super) mode: Mode,
     pub(super) display: Arc<dyn DisplayBackend>,
     pub(super) encoder: Arc<dyn EncoderBackend>,
-    /// How to make the sound of programs, if that is possible here.
-    pub(super) sound: Option<SoundOptions>,
+    pub(super) sound: Sounds,
     pub(super) agents: Arc<dyn AgentStarter>,
     /// The client's profile, if the session consists of programs; a test card needs nobody to start any.
     pub(super) profile: Option<ProfileNumber>,
@@ -115,7 +113,7 @@ impl Session {
         let agent = agent.map_err(|error| error.to_string())?;
         let spec = OutputSpec { mode, agent: agent.clone() };
         // The sound server comes up while the compositor does.
-        let mut sound = Sound::start(&app, agent.as_ref(), making.sound.as_ref());
+        let mut sound = Sound::start(&app, agent.as_ref(), &making.sound);
         let opened = display.open(&spec).map_err(|error| with_sources(&error)).and_then(|output| {
             sound.settle();
             let mut environment = output.child_env();

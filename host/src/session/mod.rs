@@ -19,6 +19,7 @@ use crate::input::InputSink;
 use crate::stream::{EndReason, Peer, StreamControl, StreamLine, StreamSpec};
 
 pub use crate::store::ClientId;
+pub use sound::{CardSound, Sounds};
 pub use table::{Profiles, SessionOptions, Sessions};
 
 /// An app's number: positive, stable across restarts, below 2^31.
@@ -151,6 +152,15 @@ pub trait SessionDesk: Send + Sync {
     /// # Errors
     /// See [`SessionError`]; nothing is left running.
     fn launch(&self, client: ClientId, app: AppId, mode: Mode) -> Result<Running, SessionError>;
+
+    /// Launches the Test card for the self-test, which takes no owner's place: it is offered or not, and as many devices
+    /// play as may. There is one such session at a time.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    fn launch_self_test(&self, client: ClientId, mode: Mode) -> Result<Running, SessionError> {
+        self.launch(client, apps::app_id(apps::TEST_CARD), mode)
+    }
 
     /// Ends whatever stream the client's session has, so that a new one can be prepared. Blocks until its threads ended.
     ///

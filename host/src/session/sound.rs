@@ -19,10 +19,29 @@ use crate::audio::{AudioSource, AudioSpec};
 /// How long programs wait for their sound server: most of them look for it once, when they start.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// How the sound of sessions is made.
+#[derive(Debug, Clone)]
+pub struct Sounds {
+    /// Makes the sound of the test card; usually its tone.
+    pub card: CardSound,
+    /// How to make the sound of programs; without it they are silent.
+    pub programs: Option<SoundOptions>,
+}
+
+/// Makes the sound of the test card.
+pub type CardSound = fn(&AudioSpec) -> Box<dyn AudioSource>;
+
+impl Default for Sounds {
+    /// The tone of the test card, and silent programs.
+    fn default() -> Self {
+        Self { card: |spec| Box::new(ToneSource::new(spec.channels)), programs: None }
+    }
+}
+
 /// The sound of one session.
 pub(super) enum Sound {
     /// The test card's own.
-    Card,
+    Card(CardSound),
     /// What its programs play.
     Programs(Box<SoundServer>),
     /// Nothing.
@@ -30,17 +49,12 @@ pub(super) enum Sound {
 }
 
 impl Sound {
-    /// Starts the sound of a session of this app. `agent` is the session's, if it has programs; `options` is how to make
-    /// their sound, if that is possible here. Does not wait.
-    pub(super) fn start(
-        app: &App,
-        agent: Option<&Arc<dyn Agent>>,
-        options: Option<&SoundOptions>,
-    ) -> Self {
+    /// Starts the sound of a session of this app. `agent` is the session's, if it has programs. Does not wait.
+    pub(super) fn start(app: &App, agent: Option<&Arc<dyn Agent>>, sounds: &Sounds) -> Self {
         if app.display == "pattern" {
-            return Self::Card;
+            return Self::Card(sounds.card);
         }
-        let (Some(agent), Some(options)) = (agent, options) else { return Self::Silence };
+        let (Some(agent), Some(options)) = (agent, &sounds.programs) else { return Self::Silence };
         match SoundServer::start(agent, options.clone()) {
             Ok(server) => Self::Programs(Box::new(server)),
             Err(error) => {
@@ -64,7 +78,7 @@ impl Sound {
     pub(super) fn child_env(&self) -> BTreeMap<String, String> {
         match self {
             Self::Programs(server) => server.child_env(),
-            Self::Card | Self::Silence => BTreeMap::new(),
+            Self::Card(_) | Self::Silence => BTreeMap::new(),
         }
     }
 
@@ -78,7 +92,7 @@ impl Sound {
     /// The sound for a stream.
     pub(super) fn source(&mut self, spec: &AudioSpec) -> Box<dyn AudioSource> {
         match self {
-            Self::Card => Box::new(ToneSource::new(spec.channels)),
+            Self::Card(make) => make(spec),
             Self::Silence => Box::new(SilenceSource::new(spec.channels)),
             Self::Programs(server) => match server.source(spec.channels) {
                 Ok(source) => Box::new(source),

@@ -12,11 +12,11 @@ use punktfunk_core::media::{Codec, FrameTrace, Mode};
 use tracing::error;
 
 use super::live::{self, Command, Making, View};
+use super::sound::Sounds;
 use super::{
     App, AppId, ClientId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
 };
 use crate::agent::{AgentStarter, ProfileNumber};
-use crate::audio::pipewire::SoundOptions;
 use crate::display::DisplayBackend;
 use crate::encode::EncoderBackend;
 use crate::stream::{EndReason, StreamLine, StreamSpec};
@@ -31,8 +31,8 @@ pub struct SessionOptions {
     pub encoder: Arc<dyn EncoderBackend>,
     /// What it can encode in real time; has H.264.
     pub codecs: Vec<Codec>,
-    /// How to make the sound of programs; without it they are silent.
-    pub sound: Option<SoundOptions>,
+    /// How their sound is made.
+    pub sound: Sounds,
     /// How many clients may play at once, at least 1.
     pub max_sessions: usize,
     /// Starts the agents of those sessions that consist of programs.
@@ -55,6 +55,8 @@ struct Table {
     last_id: u64,
     stopping: bool,
     by_client: BTreeMap<ClientId, Entry>,
+    /// Whose session is the self-test's, if one runs; it counts against nobody.
+    self_test: Option<ClientId>,
     /// Sessions that have ended, for whoever wants to know why; the oldest are forgotten.
     past: VecDeque<Live>,
 }
@@ -98,7 +100,7 @@ impl Sessions {
     }
 
     /// Reserves a place for a new session, or finds the client's running one.
-    fn reserve(&self, client: ClientId, app: &App) -> Result<Place, SessionError> {
+    fn reserve(&self, client: ClientId, app: &App, whose: Whose) -> Result<Place, SessionError> {
         let mut table = self.table();
         if table.stopping {
             return Err(SessionError::Stopping);
@@ -112,14 +114,68 @@ impl Sessions {
             }
             None => {}
         }
-        let max = self.options.max_sessions;
-        if table.by_client.len() >= max {
+        let self_test = table.self_test.filter(|own| table.by_client.contains_key(own));
+        let (taken, max) = match whose {
+            Whose::SelfTest => (usize::from(self_test.is_some()), 1),
+            Whose::Owner => {
+                let all = table.by_client.len();
+                (all - usize::from(self_test.is_some()), self.options.max_sessions)
+            }
+        };
+        if taken >= max {
             return Err(SessionError::Full { max });
+        }
+        if whose == Whose::SelfTest {
+            table.self_test = Some(client);
         }
         table.last_id += 1;
         let id = SessionId(table.last_id);
         table.by_client.insert(client, Entry::Starting { app: app.clone(), quit: false });
         Ok(Place::New(id))
+    }
+
+    fn launch_app(
+        &self,
+        client: ClientId,
+        app: App,
+        mode: Mode,
+        whose: Whose,
+    ) -> Result<Running, SessionError> {
+        let id = match self.reserve(client, &app, whose)? {
+            Place::New(id) => id,
+            Place::Running(inbox) => {
+                Self::ask(&inbox, |reply| Command::Replace(Some(mode), reply))?;
+                return self.running_or_gone(client);
+            }
+        };
+        let started = self.start(id, client, app, mode);
+        let mut table = self.table();
+        let is_quit =
+            matches!(table.by_client.get(&client), Some(Entry::Starting { quit: true, .. }));
+        match started {
+            Ok(live) if table.stopping => {
+                table.by_client.remove(&client);
+                drop(table);
+                live.end(EndReason::Shutdown);
+                Err(SessionError::Stopping)
+            }
+            Ok(live) if is_quit => {
+                table.by_client.remove(&client);
+                drop(table);
+                let past = live.end(EndReason::Quit);
+                self.table().remember(past);
+                Err(SessionError::NotRunning)
+            }
+            Ok(live) => {
+                table.by_client.insert(client, Entry::Live(live));
+                drop(table);
+                self.running_or_gone(client)
+            }
+            Err(error) => {
+                table.by_client.remove(&client);
+                Err(error)
+            }
+        }
     }
 
     fn start(
@@ -191,6 +247,13 @@ impl Sessions {
     }
 }
 
+/// For whom a session is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Owner,
+    SelfTest,
+}
+
 enum Place {
     New(SessionId),
     Running(Sender<Command>),
@@ -217,42 +280,11 @@ impl SessionDesk for Sessions {
     }
 
     fn launch(&self, client: ClientId, app: AppId, mode: Mode) -> Result<Running, SessionError> {
-        let app = self.app(app)?;
-        let id = match self.reserve(client, &app)? {
-            Place::New(id) => id,
-            Place::Running(inbox) => {
-                Self::ask(&inbox, |reply| Command::Replace(Some(mode), reply))?;
-                return self.running_or_gone(client);
-            }
-        };
-        let started = self.start(id, client, app, mode);
-        let mut table = self.table();
-        let is_quit =
-            matches!(table.by_client.get(&client), Some(Entry::Starting { quit: true, .. }));
-        match started {
-            Ok(live) if table.stopping => {
-                table.by_client.remove(&client);
-                drop(table);
-                live.end(EndReason::Shutdown);
-                Err(SessionError::Stopping)
-            }
-            Ok(live) if is_quit => {
-                table.by_client.remove(&client);
-                drop(table);
-                let past = live.end(EndReason::Quit);
-                self.table().remember(past);
-                Err(SessionError::NotRunning)
-            }
-            Ok(live) => {
-                table.by_client.insert(client, Entry::Live(live));
-                drop(table);
-                self.running_or_gone(client)
-            }
-            Err(error) => {
-                table.by_client.remove(&client);
-                Err(error)
-            }
-        }
+        self.launch_app(client, self.app(app)?, mode, Whose::Owner)
+    }
+
+    fn launch_self_test(&self, client: ClientId, mode: Mode) -> Result<Running, SessionError> {
+        self.launch_app(client, super::apps::test_card(), mode, Whose::SelfTest)
     }
 
     fn resume(&self, client: ClientId) -> Result<Running, SessionError> {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpS
 use std::time::{Duration, Instant};
 
 use punktfunk_core::gamestream::control::{Opener, Scheme, Sealer, Side};
-use punktfunk_core::seal::{Gcm, SessionKey};
+use punktfunk_core::gamestream::rtsp::ClientChannel;
+use punktfunk_core::seal::SessionKey;
 use rusty_enet::{EventNoRef, Host, HostSettings, MTU_MAX, Packet, PacketReceived, PeerID, Socket};
 
 /// What a client of today announces; `first` overrides, for the first of equal attributes counts.
@@ -43,46 +44,10 @@ pub(crate) fn exchange(to: SocketAddr, bytes: &[u8], piece: usize) -> io::Result
     Ok(answer)
 }
 
-/// Seals or opens RTSP as a client does.
-pub(crate) struct SealedRtsp {
-    gcm: Gcm,
-    pub(crate) number: u32,
-}
-
-impl SealedRtsp {
-    pub(crate) fn new(key: &SessionKey) -> Self {
-        Self { gcm: Gcm::new(key), number: 0 }
-    }
-
-    fn nonce(number: u32, side: u8) -> [u8; 12] {
-        let [a, b, c, d] = number.to_le_bytes();
-        [a, b, c, d, 0, 0, 0, 0, 0, 0, side, b'R']
-    }
-
-    pub(crate) fn seal(&mut self, text: &[u8]) -> Vec<u8> {
-        self.number += 1;
-        let mut sealed = text.to_vec();
-        let tag = self.gcm.seal(Self::nonce(self.number, b'C'), &mut sealed);
-        let mut frame = (0x8000_0000 | text.len() as u32).to_be_bytes().to_vec();
-        frame.extend_from_slice(&self.number.to_be_bytes());
-        frame.extend_from_slice(&tag);
-        frame.extend_from_slice(&sealed);
-        frame
-    }
-
-    pub(crate) fn open(&self, frame: &[u8]) -> Vec<u8> {
-        let number = u32::from_be_bytes(*frame[4..].first_chunk().unwrap());
-        let mut text = vec![0; frame.len() - 24];
-        let tag = frame[8..].first_chunk().unwrap();
-        self.gcm.open(Self::nonce(number, b'H'), tag, &frame[24..], &mut text).unwrap();
-        text
-    }
-}
-
 /// A client's side of RTSP.
 pub(crate) struct Negotiation {
     to: SocketAddr,
-    pub(crate) sealed: Option<SealedRtsp>,
+    pub(crate) sealed: Option<ClientChannel>,
     pub(crate) piece: usize,
     cseq: u32,
     pub(crate) session: String,
@@ -94,7 +59,7 @@ impl Negotiation {
     pub(crate) fn new(to: SocketAddr, key: Option<&SessionKey>) -> Self {
         Self {
             to,
-            sealed: key.map(SealedRtsp::new),
+            sealed: key.map(ClientChannel::new),
             piece: 536,
             cseq: 0,
             session: String::new(),
@@ -119,11 +84,11 @@ impl Negotiation {
         let answer = match &mut self.sealed {
             None => exchange(self.to, text.as_bytes(), self.piece).unwrap(),
             Some(sealed) => {
-                let frame = sealed.seal(text.as_bytes());
+                let frame = sealed.seal(text.as_bytes()).unwrap();
                 let answer = exchange(self.to, &frame, self.piece).unwrap();
                 assert!(!answer.is_empty(), "refused: {line}");
                 assert_eq!(answer[0] & 0x80, 0x80, "an answer in clear");
-                sealed.open(&answer)
+                sealed.open(&answer).unwrap()
             }
         };
         let answer = String::from_utf8(answer).unwrap();

@@ -8,7 +8,9 @@ use punktfunk_host::gamestream::EncryptionPolicy;
 use punktfunk_host::gamestream::recv::Patience;
 use punktfunk_host::session::SessionId;
 
-use super::player::{Negotiation, SealedRtsp, announce, exchange, legacy_announce};
+use punktfunk_core::gamestream::rtsp::ClientChannel;
+
+use super::player::{Negotiation, announce, exchange, legacy_announce};
 use super::rig::{Rig, Seen};
 
 // spec: gamestream 13 item 57
@@ -83,14 +85,13 @@ fn forged_cut_replayed_and_plain_requests_are_refused_and_the_ticket_survives() 
     assert_eq!(client.ask("OPTIONS rtsp://x", "").0, 200);
     let request = b"OPTIONS rtsp://x RTSP/1.0\r\nCSeq: 9\r\n\r\n";
     assert_eq!(refused(rig.rtsp, request), Some(0), "plain");
-    let mut attacker = SealedRtsp::new(&key);
-    let replayed = attacker.seal(request);
+    let replayed = ClientChannel::new(&key).seal(request).unwrap();
     assert_eq!(refused(rig.rtsp, &replayed), Some(0), "replayed");
-    attacker.number = 50;
-    let mut forged = attacker.seal(request);
+    let mut attacker = ClientChannel::after(&key, 50);
+    let mut forged = attacker.seal(request).unwrap();
     *forged.last_mut().unwrap() ^= 1;
     assert_eq!(refused(rig.rtsp, &forged), Some(0), "forged");
-    let longer = [attacker.seal(request), vec![0; 3]].concat();
+    let longer = [attacker.seal(request).unwrap(), vec![0; 3]].concat();
     assert_eq!(refused(rig.rtsp, &longer), Some(0), "longer");
     client.set_up();
     client.choose(&announce(""));

@@ -23,7 +23,7 @@ use punktfunk_host::gamestream::rtsp::{self, RtspDoor};
 use punktfunk_host::gamestream::ticket::{TicketRequest, Tickets};
 use punktfunk_host::gamestream::{EncryptionPolicy, Ports};
 use punktfunk_host::session::{
-    App, AppId, ClientId, SessionDesk, SessionId, SessionOptions, Sessions,
+    App, AppId, ClientId, SessionDesk, SessionId, SessionOptions, Sessions, Sounds,
 };
 
 use super::player::{Negotiation, Player, announce, ping};
@@ -119,7 +119,7 @@ impl Host {
             displays: BTreeMap::from([("pattern".to_owned(), display)]),
             encoder,
             codecs: vec![Codec::H264],
-            sound: None,
+            sound: Sounds::default(),
             max_sessions: 4,
             // The card has no programs, so that no agent is ever started.
             agents: Arc::new(Local::new(folder.path().join("sessions"), None)),

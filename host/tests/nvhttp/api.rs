@@ -66,7 +66,7 @@ async fn strangers_see_a_masked_serverinfo() {
     assert_eq!(own.value("ServerCodecModeSupport"), Some("65537"));
     assert_eq!(own.value("currentgame"), Some("7"));
     assert!(own.value("state").unwrap().ends_with("_SERVER_BUSY"));
-    let other = Device::stock();
+    let other = Device::stock().unwrap();
     let target = format!("/serverinfo?uniqueid={SHARED_ID}");
     assert_eq!(get_tls(&host, Some(&other), &target).await.code(), 401);
     // What runs for one client is not shown to another.
@@ -268,7 +268,7 @@ async fn a_session_is_launched_resumed_and_quit() {
     assert_eq!((keyless.code(), keyless.value("resume")), (400, Some("0")));
 
     // Another client's quit changes nothing here.
-    let other = Device::stock();
+    let other = Device::stock().unwrap();
     trust(&host, &other);
     assert_eq!(get_tls(&host, Some(&other), "/cancel").await.code(), 200);
     assert!(host.sessions.running(client).is_some());

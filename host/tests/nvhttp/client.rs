@@ -3,21 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use punktfunk_core::gamestream::certificate::{Certificate, encode_pem};
+use punktfunk_core::gamestream::certificate::Certificate;
 use punktfunk_core::gamestream::pairing::PinKey;
 use punktfunk_core::gamestream::pairing::client::{Challenged, ClientPairingError};
 use punktfunk_core::gamestream::query::{decode_hex, encode_hex};
-use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize, SerialNumber};
+pub(crate) use punktfunk_host::selftest::device::{Device, Pin, rsa_key};
+use rcgen::CertificateParams;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs as provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, SignatureAlgorithm, SignatureScheme,
-    SupportedProtocolVersion, version,
+    ClientConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion, version,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -29,46 +26,9 @@ use crate::host::Host;
 /// The unique id that most stock clients share.
 pub(crate) const SHARED_ID: &str = "0123456789ABCDEF";
 
-/// A key and a certificate.
-#[derive(Clone)]
-pub(crate) struct Device {
-    pub(crate) certificate: Vec<u8>,
-    pub(crate) key: Vec<u8>,
-}
-
-impl Device {
-    /// Like a stock client's: RSA-2048, self-signed, serial number 0.
-    pub(crate) fn stock() -> Self {
-        Self::with(|params| params.serial_number = Some(SerialNumber::from(0)))
-    }
-
-    pub(crate) fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
-        Self::of(&rsa_key(), change)
-    }
-
-    pub(crate) fn of(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "NVIDIA GameStream Client");
-        change(&mut params);
-        let certificate = params.self_signed(key).unwrap().der().to_vec();
-        Self { certificate, key: key.serialize_der() }
-    }
-
-    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 256] {
-        let key = RsaKeyPair::from_pkcs8(&self.key).unwrap();
-        let mut signature = [0; 256];
-        key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
-        signature
-    }
-
-    pub(crate) fn pem_hex(&self) -> String {
-        encode_hex(encode_pem(&self.certificate).as_bytes())
-    }
-}
-
-pub(crate) fn rsa_key() -> KeyPair {
-    KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap()
+/// A device like a stock client's, but for what `change` does.
+pub(crate) fn device_with(change: impl FnOnce(&mut CertificateParams)) -> Device {
+    Device::of(&rsa_key().unwrap(), change).unwrap()
 }
 
 /// What came back.
@@ -168,7 +128,7 @@ pub(crate) async fn handshake(
     let mut config = match options.device {
         None => builder.with_no_client_auth(),
         Some(device) => {
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(device.key.clone()));
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(device.key.to_vec()));
             let key = provider::sign::any_supported_type(&key).unwrap();
             let key: Arc<dyn SigningKey> = match options.scheme {
                 Some(scheme) => Arc::new(OneScheme(key, scheme)),
@@ -193,49 +153,6 @@ pub(crate) async fn get_tls(host: &Host, device: Option<&Device>, target: &str) 
     let mut stream = handshake(host, host.https, options).await.unwrap();
     send(&mut stream, target).await;
     receive(&mut stream).await
-}
-
-/// Takes exactly the pinned certificate, as stock clients do.
-#[derive(Debug)]
-struct Pin(Vec<u8>);
-
-impl ServerCertVerifier for Pin {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        assert!(intermediates.is_empty(), "the chain has one certificate");
-        assert_eq!(**end_entity, *self.0);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &provider::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &provider::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// Shows one certificate, whatever it looks like.
@@ -340,7 +257,7 @@ impl Pairing<'_> {
         let third = self.ask(&format!("serverchallengeresp={}", encode_hex(&answer))).await;
         let secret: [u8; 272] = hex_of(&third, "pairingsecret").ok_or(Paired::Refused(3))?;
         let secret = machine
-            .finish(&secret, server, |message| self.device.sign(message))
+            .finish(&secret, server, |message| self.device.sign(message).unwrap())
             .map_err(Paired::Broken)?;
         let fourth = self.ask(&format!("clientpairingsecret={}", encode_hex(&secret))).await;
         match fourth.value("paired") {
@@ -369,5 +286,5 @@ pub(crate) fn trust(host: &Host, device: &Device) {
 /// One device that many tests may share: making a key takes time.
 pub(crate) fn shared_device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(Device::stock).clone()
+    DEVICE.get_or_init(|| Device::stock().unwrap()).clone()
 }

@@ -13,6 +13,7 @@ use punktfunk_host::gamestream::ticket::Tickets;
 use punktfunk_host::gamestream::tls::server_config;
 use punktfunk_host::identity::Identity;
 use punktfunk_host::pairing::{AnswerPin, DeskMode, DeskOptions, PairingDesk, PendingRequest};
+use punktfunk_host::session::apps::test_card;
 use punktfunk_host::session::{
     App, AppId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
 };
@@ -81,6 +82,13 @@ impl SessionDesk for FakeSessions {
         Ok(running)
     }
 
+    fn launch_self_test(&self, client: ClientId, mode: Mode) -> Result<Running, SessionError> {
+        let (session, app) = (SessionId(99), test_card().id);
+        let running = Running { session, app, mode, streaming: false };
+        self.running.lock().unwrap().push((client, running.clone()));
+        Ok(running)
+    }
+
     fn resume(&self, client: ClientId) -> Result<Running, SessionError> {
         self.find(client).ok_or(SessionError::NotRunning)
     }
@@ -117,6 +125,8 @@ pub(crate) struct Host {
     pub(crate) identity: Arc<Identity>,
     pub(crate) desk: PairingDesk,
     pub(crate) sessions: Arc<FakeSessions>,
+    /// The API itself, to be asked as if from anywhere.
+    pub(crate) api: Arc<NvHttp>,
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     stop: watch::Sender<bool>,
@@ -126,13 +136,17 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) async fn start() -> Self {
+        Self::start_with(DeskMode::Prompt).await
+    }
+
+    pub(crate) async fn start_with(mode: DeskMode) -> Self {
         // Thousands of pairings are flushed here; how that survives a loss of power is not the question of these tests.
         let memory = Path::new("/dev/shm");
         let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let folder = tempfile::tempdir_in(base).unwrap();
         let store = Store::open(&folder.path().join("state")).unwrap();
         let identity = Arc::new(Identity::load_or_create(&store).unwrap());
-        let desk = PairingDesk::new(DeskOptions::new(DeskMode::Prompt));
+        let desk = PairingDesk::new(DeskOptions::new(mode));
         let sessions = Arc::new(FakeSessions::default());
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let (http, https) =
@@ -150,6 +164,7 @@ impl Host {
             pairing: desk.clone(),
         };
         let service = Arc::new(NvHttp::new(parts));
+        let api = Arc::clone(&service);
         let tls = server_config(identity.certificate_der(), identity.private_key_der()).unwrap();
         let (stop, stopped) = watch::channel(false);
         let limits = Limits::default();
@@ -162,6 +177,7 @@ impl Host {
             identity,
             desk,
             sessions,
+            api,
             http: loopback(http_at),
             https: loopback(https_at),
             stop,

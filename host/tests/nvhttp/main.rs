@@ -7,4 +7,5 @@ mod client;
 mod host;
 mod pairing;
 mod secrets;
+mod selftest;
 mod tls;

@@ -81,7 +81,7 @@ async fn a_client_that_goes_on_after_a_wrong_pin_is_refused() {
     assert_eq!(attempt.ask(&attempt.challenge().1).await.value("paired"), Some("1"));
     let third = attempt.ask(&format!("serverchallengeresp={}", "5a".repeat(32))).await;
     assert_eq!(third.value("paired"), Some("1"));
-    let secret = [&[9_u8; 16][..], &device.sign(&[9; 16])].concat();
+    let secret = [&[9_u8; 16][..], &device.sign(&[9; 16]).unwrap()].concat();
     let fourth = attempt.ask(&format!("clientpairingsecret={}", encode_hex(&secret))).await;
     assert_eq!((fourth.code(), fourth.value("paired")), (400, Some("0")));
     assert!(!is_trusted(&host, &device));
@@ -121,7 +121,7 @@ async fn an_abandoned_attempt_is_not_in_the_way() {
 #[tokio::test]
 async fn devices_with_one_unique_id_pair_at_the_same_time() {
     let host = Host::start().await;
-    let (one, two) = (shared_device(), Device::stock());
+    let (one, two) = (shared_device(), Device::stock().unwrap());
     let first = pairing(&host, &one, "1111");
     let second = Pairing { from: OTHER, ..pairing(&host, &two, "2222") };
     let owner = async {
@@ -259,7 +259,7 @@ async fn a_stranger_unpairs_nobody() {
     }
     assert!(is_trusted(&host, &device));
     // It may drop its own pending attempt.
-    let stranger = Device::stock();
+    let stranger = Device::stock().unwrap();
     let attempt = pairing(&host, &stranger, "1234");
     let unpair = async {
         host.pending(1).await;
@@ -282,7 +282,7 @@ async fn keys_that_cannot_pair_are_refused_at_step_1() {
     let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096).unwrap();
     let curve = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     for (key, word) in [(rsa, "4096 bits"), (curve, "not an RSA key")] {
-        let device = Device::of(&key, |_| {});
+        let device = Device::of(&key, |_| {}).unwrap();
         let refused = pairing(&host, &device, "1234").first().await;
         assert_eq!((refused.code(), refused.value("paired")), (400, Some("0")));
         assert!(refused.text().contains(word), "{}", refused.text());
@@ -305,7 +305,7 @@ async fn five_wrong_pins_are_enough() {
     assert_eq!((refused.code(), refused.value("paired")), (503, Some("0")));
     assert!(refused.text().contains("too many failed attempts"));
     // Others are not held back.
-    let other = Device::stock();
+    let other = Device::stock().unwrap();
     let attempt = Pairing { from: OTHER, ..pairing(&host, &other, "7777") };
     let (paired, ()) = tokio::join!(attempt.run(), host.enter_pin("7777"));
     assert_eq!(paired, Paired::Yes);

@@ -3,8 +3,8 @@ use rustls::{SignatureScheme, version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{
-    Device, LOCALHOST, TlsOptions, connect, get_tls, handshake, receive, rsa_key, send,
-    shared_device, trust,
+    Device, LOCALHOST, TlsOptions, connect, device_with, get_tls, handshake, receive, rsa_key,
+    send, shared_device, trust,
 };
 use crate::host::Host;
 
@@ -16,7 +16,7 @@ fn element(tag: u8, content: &[u8]) -> Vec<u8> {
 
 /// A certificate by hand around the public key of another, with this version field.
 fn crafted(version: &[u8], tail: &[u8]) -> Device {
-    let key = rsa_key();
+    let key = rsa_key().unwrap();
     let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
     let algorithm = element(0x30, &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0b, 5, 0]);
     let validity =
@@ -26,11 +26,11 @@ fn crafted(version: &[u8], tail: &[u8]) -> Device {
         [version, &element(2, &[0]), &algorithm, &name, &validity, &name, &spki, tail].concat();
     let signature = element(3, &[&[0][..], &[0xbb; 256]].concat());
     let inside = [element(0x30, &signed), algorithm, signature].concat();
-    Device { certificate: element(0x30, &inside), key: key.serialize_der() }
+    Device { certificate: element(0x30, &inside), key: key.serialize_der().into() }
 }
 
 fn dated(from: i32, to: i32) -> Device {
-    Device::with(|params| {
+    device_with(|params| {
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(to, 1, 1);
     })
@@ -39,12 +39,12 @@ fn dated(from: i32, to: i32) -> Device {
 fn odd_devices() -> Vec<(&'static str, Device)> {
     let extensions = element(0xa3, &element(0x30, b"\x01\x02no extension"));
     vec![
-        ("serial 0", Device::stock()),
+        ("serial 0", Device::stock().unwrap()),
         ("expired", dated(1990, 1991)),
         ("not yet valid", dated(2090, 2099)),
         (
             "odd extension",
-            Device::with(|params| {
+            device_with(|params| {
                 let mut odd =
                     CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![0xff]);
                 odd.set_criticality(true);
@@ -92,7 +92,7 @@ async fn odd_certificates_get_through_and_are_told_401_until_they_are_paired() {
 async fn a_certificate_with_a_key_that_cannot_pair_gets_through_as_nobody() {
     let host = Host::start().await;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    let device = Device::of(&key, |_| {});
+    let device = Device::of(&key, |_| {}).unwrap();
     // Shown by a client that signs with some RSA key: nothing is proven, nothing is refused.
     let options = TlsOptions {
         device: Some(&shared_device()),
@@ -139,7 +139,7 @@ async fn every_scheme_of_the_two_versions_proves_possession() {
 #[tokio::test]
 async fn a_paired_certificate_without_its_key_fails_the_handshake() {
     let host = Host::start().await;
-    let (paired, thief) = (shared_device(), Device::stock());
+    let (paired, thief) = (shared_device(), Device::stock().unwrap());
     trust(&host, &paired);
     for version in [&version::TLS12, &version::TLS13] {
         let options = TlsOptions {
@@ -165,7 +165,7 @@ async fn a_paired_certificate_without_its_key_fails_the_handshake() {
 #[tokio::test]
 async fn a_certificate_of_equal_subject_and_serial_is_another() {
     let host = Host::start().await;
-    let (paired, twin) = (shared_device(), Device::stock());
+    let (paired, twin) = (shared_device(), Device::stock().unwrap());
     trust(&host, &paired);
     assert_eq!(get_tls(&host, Some(&paired), "/serverinfo").await.code(), 200);
     assert_eq!(get_tls(&host, Some(&twin), "/serverinfo").await.code(), 401);
@@ -175,7 +175,8 @@ async fn a_certificate_of_equal_subject_and_serial_is_another() {
         &rcgen::PKCS_RSA_SHA256,
     )
     .unwrap();
-    let renewed = Device::of(&key, |params| params.serial_number = Some(SerialNumber::from(1)));
+    let renewed =
+        Device::of(&key, |params| params.serial_number = Some(SerialNumber::from(1))).unwrap();
     assert_eq!(get_tls(&host, Some(&renewed), "/serverinfo").await.code(), 401);
     host.stop().await;
 }

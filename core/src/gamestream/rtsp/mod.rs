@@ -11,7 +11,9 @@ mod handshake;
 mod sealed;
 
 pub use handshake::{Action, Handshake, Offer, Ports, Step, Terms};
-pub use sealed::{Channel, FRAME_HEADER_BYTES, FrameProgress, SealedError, frame_bytes, is_sealed};
+pub use sealed::{
+    Channel, ClientChannel, FRAME_HEADER_BYTES, FrameProgress, SealedError, frame_bytes, is_sealed,
+};
 
 /// The longest request accepted, in bytes; a whole ANNOUNCE of a current client has 1.7 kB.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;

@@ -112,30 +112,7 @@ impl Channel {
     /// [`SealedError`]; the channel is unchanged, so that a forgery costs its target nothing.
     // spec: gamestream 4.3
     pub fn open(&mut self, frame: &[u8]) -> Result<Vec<u8>, SealedError> {
-        let want = match frame_bytes(frame)? {
-            FrameProgress::Complete { bytes } => bytes,
-            FrameProgress::Incomplete => {
-                return Err(SealedError::Length { got: frame.len(), want: announced(frame) });
-            }
-        };
-        let wrong_length = SealedError::Length { got: frame.len(), want };
-        if frame.len() != want {
-            return Err(wrong_length);
-        }
-        let (header, sealed) = frame.split_at_checked(FRAME_HEADER_BYTES).ok_or(wrong_length)?;
-        let number = header.get(4..).and_then(<[u8]>::first_chunk).ok_or(wrong_length)?;
-        let tag = header.last_chunk::<TAG_BYTES>().ok_or(wrong_length)?;
-        let number = u32::from_be_bytes(*number);
-        let mut text = vec![0; sealed.len()];
-        self.gcm
-            .open(nonce(number, b'C'), tag, sealed, &mut text)
-            .map_err(|_| SealedError::WrongKey)?;
-        // Checked after the tag, so that only the key's owner learns where the counter stands.
-        if number <= self.last_received {
-            return Err(SealedError::Replayed { got: number, last: self.last_received });
-        }
-        self.last_received = number;
-        Ok(text)
+        open(&self.gcm, b'C', &mut self.last_received, frame)
     }
 
     /// Seals one response.
@@ -148,6 +125,73 @@ impl Channel {
         self.last_sent = next;
         Ok(frame)
     }
+}
+
+/// The client's end of the encrypted RTSP of one launch, for the self-test and for tests of the host.
+pub struct ClientChannel {
+    gcm: Gcm,
+    last_received: u32,
+    last_sent: u32,
+}
+
+impl ClientChannel {
+    /// A channel whose counters begin anew; one for every key.
+    pub fn new(key: &SessionKey) -> Self {
+        Self { gcm: Gcm::new(key), last_received: 0, last_sent: 0 }
+    }
+
+    /// A channel that has sent this many requests.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn after(key: &SessionKey, last_sent: u32) -> Self {
+        Self { last_sent, ..Self::new(key) }
+    }
+
+    /// Seals one request.
+    ///
+    /// # Errors
+    /// [`SealedError::CounterExhausted`], [`SealedError::TooLong`].
+    // spec: gamestream 4.3
+    pub fn seal(&mut self, text: &[u8]) -> Result<Vec<u8>, SealedError> {
+        let next = self.last_sent.checked_add(1).ok_or(SealedError::CounterExhausted)?;
+        let frame = seal(&self.gcm, b'C', next, text)?;
+        self.last_sent = next;
+        Ok(frame)
+    }
+
+    /// Opens a host's frame and remembers its counter.
+    ///
+    /// # Errors
+    /// [`SealedError`]; the channel is unchanged.
+    // spec: gamestream 4.3
+    pub fn open(&mut self, frame: &[u8]) -> Result<Vec<u8>, SealedError> {
+        open(&self.gcm, b'H', &mut self.last_received, frame)
+    }
+}
+
+/// Opens one side's frame, which must be newer than the last one.
+fn open(gcm: &Gcm, side: u8, last: &mut u32, frame: &[u8]) -> Result<Vec<u8>, SealedError> {
+    let want = match frame_bytes(frame)? {
+        FrameProgress::Complete { bytes } => bytes,
+        FrameProgress::Incomplete => {
+            return Err(SealedError::Length { got: frame.len(), want: announced(frame) });
+        }
+    };
+    let wrong_length = SealedError::Length { got: frame.len(), want };
+    if frame.len() != want {
+        return Err(wrong_length);
+    }
+    let (header, sealed) = frame.split_at_checked(FRAME_HEADER_BYTES).ok_or(wrong_length)?;
+    let number = header.get(4..).and_then(<[u8]>::first_chunk).ok_or(wrong_length)?;
+    let tag = header.last_chunk::<TAG_BYTES>().ok_or(wrong_length)?;
+    let number = u32::from_be_bytes(*number);
+    let mut text = vec![0; sealed.len()];
+    gcm.open(nonce(number, side), tag, sealed, &mut text).map_err(|_| SealedError::WrongKey)?;
+    // Checked after the tag, so that only the key's owner learns where the counter stands.
+    if number <= *last {
+        return Err(SealedError::Replayed { got: number, last: *last });
+    }
+    *last = number;
+    Ok(text)
 }
 
 fn announced(frame: &[u8]) -> usize {
@@ -240,6 +284,20 @@ mod tests {
         // A host frame reflected to the host does not open: the side is part of the nonce.
         let own = channel.seal(b"mine").unwrap();
         assert_eq!(channel.open(&own), Err(SealedError::WrongKey));
+    }
+
+    #[test]
+    fn both_ends_understand_each_other_and_a_client_takes_no_answer_twice() {
+        let (mut host, mut client) = (Channel::new(&key()), ClientChannel::new(&key()));
+        let asked = client.seal(OPTIONS).unwrap();
+        assert_eq!(asked, hex(&OPTIONS_SEALED.replace(char::is_whitespace, "")));
+        assert_eq!(host.open(&asked).unwrap(), OPTIONS);
+        assert_eq!(client.open(&asked), Err(SealedError::WrongKey), "its own request");
+        let answer = host.seal(b"yes").unwrap();
+        assert_eq!(client.open(&answer).unwrap(), b"yes");
+        assert_eq!(client.open(&answer), Err(SealedError::Replayed { got: 1, last: 1 }));
+        let mut spent = ClientChannel::after(&key(), u32::MAX);
+        assert_eq!(spent.seal(b"one more"), Err(SealedError::CounterExhausted));
     }
 
     #[test]

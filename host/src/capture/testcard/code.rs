@@ -112,16 +112,39 @@ pub(super) fn write(canvas: &mut Canvas<'_>, geometry: Geometry, code: CardCode)
     }
 }
 
+/// Whether a picture of this size has room for a strip.
+pub fn has_code(width: u32, height: u32) -> bool {
+    Geometry::new(width, height).is_some()
+}
+
 /// Reads the strip of a picture in [`PixelFormat::Bgrx`](crate::capture::PixelFormat::Bgrx), `stride` bytes from row to
 /// row. `None` if there is no strip, or if it cannot be read without doubt.
 pub fn read_code(pixels: &[u8], width: u32, height: u32, stride: usize) -> Option<CardCode> {
+    read::<4>(pixels, width, height, stride, |[blue, green, red, _]| {
+        (29 * u32::from(blue) + 150 * u32::from(green) + 77 * u32::from(red)) >> 8
+    })
+}
+
+/// Reads the strip from the luma plane of a decoded picture, one byte for each pixel; else as [`read_code`].
+pub fn read_code_luma(luma: &[u8], width: u32, height: u32, stride: usize) -> Option<CardCode> {
+    read::<1>(luma, width, height, stride, |[luma]| u32::from(luma))
+}
+
+/// Reads the strip of a picture whose pixels have `N` bytes each.
+fn read<const N: usize>(
+    pixels: &[u8],
+    width: u32,
+    height: u32,
+    stride: usize,
+    luma: impl Fn([u8; N]) -> u32,
+) -> Option<CardCode> {
     let geometry = Geometry::new(width, height)?;
     let rows_bytes = stride.checked_mul(height as usize)?;
-    if stride < width as usize * 4 || pixels.len() < rows_bytes {
+    if stride < width as usize * N || pixels.len() < rows_bytes {
         return None;
     }
     let luma: Vec<u32> =
-        (0..BITS).map(|bit| middle_luma(pixels, stride, geometry.cell_at(bit))).collect();
+        (0..BITS).map(|bit| middle_luma(pixels, stride, geometry.cell_at(bit), &luma)).collect();
     // The sync word is known, so it tells what black and white have become on the way.
     let mean = |wanted: u16| {
         let cells = (0..16).filter(|bit| SYNC >> (15 - bit) & 1 == wanted);
@@ -136,15 +159,18 @@ pub fn read_code(pixels: &[u8], width: u32, height: u32, stride: usize) -> Optio
 }
 
 /// The mean luma of the middle quarter of a cell.
-fn middle_luma(pixels: &[u8], stride: usize, cell: Rect) -> u32 {
+fn middle_luma<const N: usize>(
+    pixels: &[u8],
+    stride: usize,
+    cell: Rect,
+    luma: impl Fn([u8; N]) -> u32,
+) -> u32 {
     let (from, side) = (cell.width / 4, cell.width / 2);
     let mut sum = 0;
     for y in cell.y + from..cell.y + from + side {
-        let start = y as usize * stride + (cell.x + from) as usize * 4;
-        for pixel in pixels[start..start + side as usize * 4].chunks_exact(4) {
-            let [blue, green, red] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
-            sum += (29 * blue + 150 * green + 77 * red) >> 8;
-        }
+        let start = y as usize * stride + (cell.x + from) as usize * N;
+        let (row, _) = pixels[start..start + side as usize * N].as_chunks::<N>();
+        sum += row.iter().map(|pixel| luma(*pixel)).sum::<u32>();
     }
     sum / (side * side)
 }
@@ -189,6 +215,7 @@ mod tests {
         let check = |width, height, expected: Option<(u32, u32, u32, u32)>| {
             let got = Geometry::new(width, height).map(|it| (it.cell, it.columns, it.x, it.y));
             assert_eq!(got, expected, "{width}x{height}");
+            assert_eq!(has_code(width, height), expected.is_some(), "{width}x{height}");
         };
         check(1280, 720, Some((16, 32, 384, 624)));
         check(1920, 1080, Some((24, 32, 576, 936)));
@@ -223,6 +250,22 @@ mod tests {
         assert_eq!(read_code(&[0; 100], 640, 360, usize::MAX), None);
         assert_eq!(read_code(&vec![128; 2560 * 360], 640, 360, 2560), None);
         assert_eq!(read_code(&vec![128; 2560 * 360], 640, 360, 4), None);
+    }
+
+    #[test]
+    fn a_luma_plane_says_the_same() {
+        let code = CardCode { frame: 0xdead_beef, time: Timestamp::from_micros(123_456_789) };
+        let pixels = picture(640, 360, code);
+        // Rows of a decoded picture are longer than the picture is wide.
+        let mut luma = vec![0; 704 * 360];
+        for (row, pixels) in luma.chunks_mut(704).zip(pixels.chunks(2560)) {
+            for (luma, pixel) in row.iter_mut().zip(pixels.chunks(4)) {
+                *luma = pixel[1];
+            }
+        }
+        assert_eq!(read_code_luma(&luma, 640, 360, 704), Some(code));
+        assert_eq!(read_code_luma(&luma[1..], 640, 360, 704), None, "too short");
+        assert_eq!(read_code_luma(&luma, 640, 360, 639), None);
     }
 
     proptest! {

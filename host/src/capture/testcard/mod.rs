@@ -18,7 +18,7 @@ use punktfunk_core::media::Mode;
 use punktfunk_core::time::Timestamp;
 
 use self::canvas::{Canvas, Colour};
-pub use self::code::{CardCode, read_code};
+pub use self::code::{CardCode, has_code, read_code, read_code_luma};
 use self::layout::Layout;
 use self::text::Font;
 use crate::capture::Rect;

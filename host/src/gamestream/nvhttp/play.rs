@@ -5,18 +5,19 @@ use punktfunk_core::gamestream::replies::{self, Refusal};
 use punktfunk_core::media::Mode;
 use tokio::task::spawn_blocking;
 
-use super::NvHttp;
+use super::{Guest, NvHttp, Rights};
 use crate::gamestream::http::{Caller, Reply};
 use crate::gamestream::ticket::{TicketError, TicketRequest};
+use crate::session::apps::test_card;
 use crate::session::{AppId, Running, SessionDesk, SessionError};
 use crate::store::ClientId;
 
 impl NvHttp {
     /// Starts an app; if this client already runs this app, resumes it with the new parameters.
     // spec: gamestream 2.11
-    pub(super) async fn launch(&self, caller: &Caller, client: ClientId, query: &Query) -> Reply {
-        let outcome = self.try_launch(caller, client, query).await;
-        log("launch", client, &outcome);
+    pub(super) async fn launch(&self, caller: &Caller, client: &Guest, query: &Query) -> Reply {
+        let outcome = self.try_launch(caller, *client, query).await;
+        log("launch", client.id, &outcome);
         Reply::Xml(replies::launch(outcome.as_ref().map(String::as_str)))
     }
 
@@ -47,20 +48,33 @@ impl NvHttp {
     async fn try_launch(
         &self,
         caller: &Caller,
-        client: ClientId,
+        guest: Guest,
         query: &Query,
     ) -> Result<String, Refusal> {
+        let (client, rights) = (guest.id, guest.rights);
         let parameters = SessionParameters::read(query).map_err(bad_request)?;
         let app =
             parameters.app.ok_or(QueryError::Missing { name: "appid" }).map_err(bad_request)?;
+        let app = AppId(app);
+        if rights == Rights::TestCard && app != test_card().id {
+            let error = SessionError::UnknownApp { app };
+            return Err(Refusal::new(code_of(&error), error));
+        }
         let mode = parameters.mode.unwrap_or_else(usual_mode);
         // What was promised before is void: the new key replaces the old one.
         self.parts.tickets.withdraw(client);
         let was_running = self.parts.desk.running(client).is_some();
-        let store = self.parts.store.clone();
+        let (store, pairing) = (self.parts.store.clone(), self.parts.pairing.clone());
+        let remote = caller.remote;
         let launched = self.at_the_desk(move |desk| {
-            let running = desk.launch(client, AppId(app), mode)?;
-            if store.client(client).is_some() {
+            let (running, is_known) = match rights {
+                Rights::All => (desk.launch(client, app, mode)?, store.client(client).is_some()),
+                Rights::TestCard => {
+                    let running = desk.launch_self_test(client, mode)?;
+                    (running, pairing.accepts_self_test(client, remote))
+                }
+            };
+            if is_known {
                 return Ok(Some(running));
             }
             // Removed while the app was starting: whoever ended this client's session found none yet.

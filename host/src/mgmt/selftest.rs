@@ -1,0 +1,66 @@
+//! The self-test's permit over the local socket: issued, kept alive, erased - by its holder, or by us when it is late.
+//!
+//! Whoever may come in here may also pair a client of its own; so this gives nobody more than it had. A self-test that
+//! is killed renews nothing: its permit, its identity and its session are gone when the lease is.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use super::MgmtHandles;
+use super::api::{Body, blocking, parse};
+use super::problem::Problem;
+use super::wire::{AskPermit, SelfTestPermit};
+use crate::pairing::PermitError;
+use crate::store::ClientId;
+
+pub(super) async fn permit(
+    State(handles): State<MgmtHandles>,
+    body: Body,
+) -> Result<Json<SelfTestPermit>, Problem> {
+    let ask: AskPermit = parse(body)?;
+    let client: ClientId = ask.client.parse()?;
+    if handles.store.client(client).is_some() {
+        let detail = "a device with this certificate is paired already";
+        return Err(Problem::new(StatusCode::CONFLICT, "already-paired", detail));
+    }
+    let permit = handles.desk.permit_self_test(client)?;
+    tracing::info!(%client, "a self-test begins");
+    tokio::spawn(watch(handles, client));
+    Ok(Json(permit.into()))
+}
+
+pub(super) async fn renew(
+    State(handles): State<MgmtHandles>,
+    Path(client): Path<String>,
+) -> Result<Json<SelfTestPermit>, Problem> {
+    Ok(Json(handles.desk.renew_self_test(client.parse()?)?.into()))
+}
+
+pub(super) async fn end(
+    State(handles): State<MgmtHandles>,
+    Path(client): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let client: ClientId = client.parse()?;
+    let ended = blocking(move || erase(&handles, client)).await?;
+    if ended { Ok(StatusCode::NO_CONTENT) } else { Err(PermitError::Unknown.into()) }
+}
+
+/// Erases a permit whose time is over.
+async fn watch(handles: MgmtHandles, client: ClientId) {
+    while let Some(remaining) = handles.desk.self_test_remaining(client) {
+        tokio::time::sleep(remaining).await;
+    }
+    // Nothing is left to erase if its holder did.
+    if blocking(move || erase(&handles, client)).await.unwrap_or(false) {
+        tracing::warn!(%client, "a self-test did not end in time; what it had is erased");
+    }
+}
+
+/// First nothing is accepted any more, then the session ends: in this order it cannot come back in between.
+fn erase(handles: &MgmtHandles, client: ClientId) -> bool {
+    let Some(_permit) = handles.desk.end_self_test(client) else { return false };
+    handles.sessions.quit(client);
+    tracing::info!(%client, "the self-test's identity is erased");
+    true
+}
