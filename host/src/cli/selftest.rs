@@ -4,6 +4,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -51,7 +53,7 @@ pub(super) struct SelfTestArguments {
 /// Green is 0, red 1, and 2 says that nothing can be said.
 pub(super) fn command(arguments: &SelfTestArguments) -> anyhow::Result<ExitCode> {
     match prepare(arguments) {
-        Ok((options, eraser)) => test(arguments, &options, &eraser),
+        Ok(prepared) => test(arguments, &prepared),
         // Nothing was learnt about the host, and 1 would say so.
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "the self-test could not be run: {error:#}");
@@ -60,7 +62,27 @@ pub(super) fn command(arguments: &SelfTestArguments) -> anyhow::Result<ExitCode>
     }
 }
 
-fn prepare(arguments: &SelfTestArguments) -> anyhow::Result<(Options, Eraser)> {
+/// All that a test needs.
+struct Prepared {
+    options: Options,
+    eraser: Eraser,
+    interrupted: Interrupted,
+}
+
+/// Set before anything is erased because of a signal: what fails from then on fails by our own doing.
+#[derive(Clone, Default)]
+struct Interrupted(Arc<AtomicBool>);
+
+impl Interrupted {
+    /// Nothing is said of the host any more. The thread that erases ends the process.
+    fn ends_here(&self) {
+        while self.0.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+}
+
+fn prepare(arguments: &SelfTestArguments) -> anyhow::Result<Prepared> {
     // What cannot be green on any host is a slip of the keyboard and no fault of this one.
     Mode::new(arguments.width, arguments.height, arguments.fps * 1000)?;
     if !has_code(arguments.width, arguments.height) {
@@ -81,20 +103,20 @@ fn prepare(arguments: &SelfTestArguments) -> anyhow::Result<(Options, Eraser)> {
         ..Options::default()
     };
     let eraser = Eraser::default();
-    erase_when_interrupted(&eraser)?;
-    Ok((options, eraser))
+    let interrupted = Interrupted::default();
+    erase_when_interrupted(&eraser, &interrupted)?;
+    Ok(Prepared { options, eraser, interrupted })
 }
 
-fn test(
-    arguments: &SelfTestArguments,
-    options: &Options,
-    eraser: &Eraser,
-) -> anyhow::Result<ExitCode> {
+fn test(arguments: &SelfTestArguments, prepared: &Prepared) -> anyhow::Result<ExitCode> {
+    let Prepared { options, eraser, interrupted } = prepared;
     let report = run(options, eraser, &mut |taken| {
+        interrupted.ends_here();
         if !arguments.json {
             show(taken);
         }
     });
+    interrupted.ends_here();
     if arguments.json {
         say(&serde_json::to_string_pretty(&report)?);
     } else {
@@ -128,7 +150,7 @@ fn say(text: &str) {
 }
 
 /// Whoever interrupts the test leaves nothing behind.
-fn erase_when_interrupted(eraser: &Eraser) -> anyhow::Result<()> {
+fn erase_when_interrupted(eraser: &Eraser, interrupted: &Interrupted) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -139,7 +161,7 @@ fn erase_when_interrupted(eraser: &Eraser) -> anyhow::Result<()> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;
     drop(guard);
-    let eraser = eraser.clone();
+    let (eraser, interrupted) = (eraser.clone(), interrupted.clone());
     let wait = move || {
         runtime.block_on(async {
             tokio::select! {
@@ -148,6 +170,7 @@ fn erase_when_interrupted(eraser: &Eraser) -> anyhow::Result<()> {
                 _ = hangup.recv() => {}
             }
         });
+        interrupted.0.store(true, Ordering::Release);
         if let Err(error) = eraser.erase() {
             let _ = writeln!(
                 std::io::stderr(),
