@@ -254,6 +254,24 @@ async fn the_owner_can_decline() {
 }
 
 #[tokio::test]
+async fn a_self_test_whose_request_expired_is_still_no_device() {
+    let (desk, clock) = desk_at_zero(DeskMode::Armed);
+    let client = ClientId([9; 32]);
+    desk.permit_self_test(client).unwrap();
+    let mut wait = desk.ask(asking(STOCK_ID, "127.0.0.1")).unwrap();
+    let id = wait.id();
+    desk.answer(answer(Some(id), "1234")).unwrap();
+    assert!(wait.pin().await.is_ok());
+    clock.store(600_000, Ordering::SeqCst);
+    assert_eq!(desk.snapshot().recent, [], "it is not told of");
+    assert_eq!(desk.name_of(id), None, "it has left the desk");
+    assert_eq!(desk.trust_self_test(id, client), Some(false));
+    drop(desk.end_self_test(client).unwrap());
+    assert_eq!(desk.trust_self_test(id, client), Some(false), "nor after its permit");
+    assert_eq!(desk.trust_self_test(id, ClientId([8; 32])), None);
+}
+
+#[tokio::test]
 async fn a_listener_wakes_when_the_desk_changes() {
     let (desk, _clock) = desk_at_zero(DeskMode::Prompt);
     let before = desk.snapshot();
