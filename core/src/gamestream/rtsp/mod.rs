@@ -17,12 +17,12 @@ pub use sealed::{
 
 /// The longest request accepted, in bytes; a whole ANNOUNCE of a current client has 1.7 kB.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
-/// The most header lines in one request.
 /// The longest request line and headers together, in bytes; clients send some hundreds. A head is searched for its end
 /// whenever more of it arrives, so its limit is also what bounds the work that a sender of single bytes makes.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// What ends a head: two line ends.
 const HEAD_END_BYTES: usize = 4;
+/// The most header lines in one request.
 const MAX_HEADERS: usize = 64;
 
 /// What a client asks for.
