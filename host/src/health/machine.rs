@@ -14,6 +14,7 @@ use crate::store::{Store, StoreError};
 
 /// Makes a store beside the real one, writes an identity, and reads it back from the disk.
 pub(super) fn store(state_dir: &Path) -> Finding {
+    sweep(state_dir);
     let folder = Beside(state_dir.join(format!("doctor-{}", std::process::id())));
     match write_and_read(&folder.0) {
         Ok(true) => {
@@ -23,6 +24,22 @@ pub(super) fn store(state_dir: &Path) -> Finding {
             reason: format!("what was written in {} is not what is read", state_dir.display()),
         },
         Err(error) => Finding::broken(&error),
+    }
+}
+
+/// Removes the folders of checks that were killed: there are keys in them.
+fn sweep(state_dir: &Path) {
+    let left_over = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix("doctor-")?.parse().ok());
+        // The folder of another doctor, which still runs, is left alone.
+        process.is_some_and(|process: u32| {
+            process == std::process::id() || !Path::new("/proc").join(process.to_string()).exists()
+        })
+    };
+    for folder in fs::read_dir(state_dir).into_iter().flatten().flatten().filter(left_over) {
+        // If it stays, the check itself says what is wrong with the folder.
+        let _ = fs::remove_dir_all(folder.path());
     }
 }
 
@@ -94,22 +111,33 @@ fn reached_doors(agent: &dyn Agent, around: &Surroundings) -> Result<Vec<String>
             continue;
         }
         let address = super::network::near(around.listen);
-        let script = format!("exec 3<>/dev/tcp/{address}/{port} && echo {REACHED} >&2");
+        let script = format!(
+            "if (exec 3<>/dev/tcp/{address}/{port}); then echo {REACHED}; else echo {CLOSED}; fi >&2"
+        );
         let program = agent.spawn(&ProcessSpec {
             program: "bash".to_owned(),
             arguments: vec!["-c".to_owned(), script],
             keeps_last_words: true,
             ..ProcessSpec::default()
         })?;
-        if program.wait(PATIENCE) && program.obituary().is_some_and(|said| said.contains(REACHED)) {
+        let over = program.wait(PATIENCE);
+        let said = program.obituary().unwrap_or_default();
+        if said.contains(REACHED) {
             reached.push(port.to_string());
+        } else if !over || !said.contains(CLOSED) {
+            // Silence is no proof: the program may not have come to try.
+            return Err(AgentError::Refused {
+                doing: format!("trying the host's port {port} from a session"),
+                reason: format!("a program there did not say what it found ({said})"),
+            });
         }
     }
     Ok(reached)
 }
 
-/// What a program in a session says when a door opened.
+/// What a program in a session says when a door opened, and when it did not.
 const REACHED: &str = "the door is open";
+const CLOSED: &str = "the door is closed";
 
 /// How long a program in a session may try a door.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -220,7 +248,9 @@ pub(super) mod tests {
             around.agents = Arc::new(agents);
             isolation(&around)
         };
-        assert!(told(true, Some("exit status 1: Connection refused")).works());
+        assert!(told(true, Some("exit status 0: the door is closed")).works());
+        let Finding::Broken { reason } = told(true, Some("killed by signal 9")) else { panic!() };
+        assert!(reason.contains("47989") && reason.contains("did not say"), "{reason}");
         let Finding::Broken { reason } = told(true, Some(REACHED)) else { panic!() };
         assert!(reason.contains("47989"), "{reason}");
         assert!(matches!(told(true, None), Finding::Broken { .. }));
@@ -230,6 +260,10 @@ pub(super) mod tests {
     #[test]
     fn a_store_works_where_it_can_be_written_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
+        // Of a check that was killed, in this process's name, and in that of one that is gone.
+        for process in [std::process::id(), u32::MAX] {
+            fs::create_dir(folder.path().join(format!("doctor-{process}"))).unwrap();
+        }
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let finding = store(folder.path());
         assert!(finding.works(), "{finding}");
