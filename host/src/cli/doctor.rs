@@ -9,6 +9,7 @@ use std::fs::DirBuilder;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,7 +43,7 @@ fn diagnose(output: &OutputArguments) -> anyhow::Result<Diagnosis> {
         if output.json {
             say_aside(&format!("{}: {}", examined.check, examined.finding));
         } else {
-            print!("{}", in_words(examined));
+            say(&in_words(examined));
         }
     };
     let diagnosis = match Client::find() {
@@ -62,11 +63,11 @@ fn diagnose(output: &OutputArguments) -> anyhow::Result<Diagnosis> {
         Err(error) => return Err(error.into()),
     };
     if output.json {
-        println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+        say(&serde_json::to_string_pretty(&diagnosis)?);
     } else if diagnosis.stream_possible {
-        println!("\nA client can play.");
+        say("\nA client can play.");
     } else {
-        println!("\nNo client can play until this is mended.");
+        say("\nNo client can play until this is mended.");
     }
     Ok(diagnosis)
 }
@@ -143,8 +144,12 @@ pub(super) fn probe(arguments: &ProbeArguments) -> anyhow::Result<ExitCode> {
         .iter()
         .find(|check| check.name == arguments.check)
         .with_context(|| format!("there is no check \"{}\"", arguments.check))?;
-    let finding = check.run(&surroundings(arguments, &config));
-    println!("{}", serde_json::to_string(&finding)?);
+    let around = surroundings(arguments, &config);
+    // What panics is this check's finding; without one, all the others would be given up as well.
+    let finding = catch_unwind(AssertUnwindSafe(|| check.run(&around))).unwrap_or_else(|_| {
+        Finding::Broken { reason: "the check itself failed, which is a bug of the host".to_owned() }
+    });
+    say(&serde_json::to_string(&finding)?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -172,13 +177,18 @@ fn surroundings(arguments: &ProbeArguments, config: &Config) -> Surroundings {
 fn in_words(examined: &Examined) -> String {
     let check = &examined.check;
     match &examined.finding {
-        Finding::Works { evidence } => format!("  ok        {check:<18}{evidence}\n"),
+        Finding::Works { evidence } => format!("  ok        {check:<18}{evidence}"),
         Finding::Missing { reason, remedy } => {
-            format!("  missing   {check:<18}{reason}\n{:30}do: {remedy}\n", "")
+            format!("  missing   {check:<18}{reason}\n{:30}do: {remedy}", "")
         }
-        Finding::Broken { reason } => format!("  BROKEN    {check:<18}{reason}\n"),
-        Finding::Unproven { reason } => format!("  unproven  {check:<18}{reason}\n"),
+        Finding::Broken { reason } => format!("  BROKEN    {check:<18}{reason}"),
+        Finding::Unproven { reason } => format!("  unproven  {check:<18}{reason}"),
     }
+}
+
+/// Prints. A reader who has seen enough is no reason to panic: the exit status still says what was found.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Tells whoever watches, beside what is printed for programs.

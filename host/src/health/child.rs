@@ -9,7 +9,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::time::Timespec;
 
 use super::{Check, Finding};
 
@@ -57,10 +59,9 @@ impl Examiner {
             .stderr(Stdio::null())
             .spawn()
             .map_err(ExaminerError::Start)?;
-        let said = listen(&mut child, check.limit);
-        let in_time = said.is_ok();
-        let status = end(&mut child, in_time).map_err(ExaminerError::Start)?;
-        judge(said.ok().as_deref(), status, check.limit)
+        let said = listen(&mut child, check.limit).ok().filter(|_| ends(&child, check.limit));
+        let status = end(&mut child, said.is_some()).map_err(ExaminerError::Start)?;
+        judge(said.as_deref(), status, check.limit)
     }
 }
 
@@ -75,6 +76,16 @@ fn listen(child: &mut Child, limit: Duration) -> Result<Vec<u8>, RecvTimeoutErro
         let _ = sender.send(said);
     });
     receiver.recv_timeout(limit)
+}
+
+/// Whether it ends within `limit`. One that only closed its output would keep all other checks waiting.
+fn ends(child: &Child, limit: Duration) -> bool {
+    let Ok(process) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
+        // A system without this: it is waited for, as for any child.
+        return true;
+    };
+    let limit = Timespec::try_from(limit).ok();
+    !matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], limit.as_ref()), Ok(0))
 }
 
 fn end(child: &mut Child, in_time: bool) -> io::Result<ExitStatus> {
@@ -130,10 +141,10 @@ mod tests {
     #[test]
     fn a_check_that_hangs_is_ended_with_all_it_started() {
         let short = Duration::from_millis(200);
-        let Finding::Broken { reason } = examine("sleep 600 & sleep 600", short).unwrap() else {
-            panic!()
-        };
-        assert!(reason.contains("hung"), "{reason}");
+        for script in ["sleep 600 & sleep 600", "exec >&-; sleep 600"] {
+            let Finding::Broken { reason } = examine(script, short).unwrap() else { panic!() };
+            assert!(reason.contains("hung"), "{script}: {reason}");
+        }
     }
 
     #[test]
