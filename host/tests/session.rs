@@ -28,8 +28,8 @@ use punktfunk_host::display::{
 use punktfunk_host::encode::{EncodeError, EncodeSpec, Encoder, EncoderBackend, PictureRequest};
 use punktfunk_host::input::{InputError, InputSink};
 use punktfunk_host::session::{
-    App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionOptions, Sessions, Sounds,
-    apps,
+    App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionInfo, SessionOptions,
+    Sessions, Sounds, apps,
 };
 use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
 use rustix::process::{Pid, Signal, kill_process};
@@ -86,6 +86,10 @@ fn the_self_test_takes_nobodys_place_and_has_one() {
     world.desk.launch(client(2), CARD, mode(640, 360)).expect("its place is not the owners'");
     world.desk.quit(client(8));
     world.desk.launch_self_test(client(9), mode(640, 360)).unwrap();
+    let is_its = |session: &SessionInfo| session.client == client(8) || session.client == client(9);
+    let sessions = world.desk.sessions();
+    assert_eq!(sessions.iter().filter(|session| is_its(session)).count(), 2);
+    assert!(sessions.iter().all(|session| session.self_test == is_its(session)), "{sessions:?}");
 }
 
 /// spec: gamestream 13 item 51

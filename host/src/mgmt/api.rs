@@ -156,7 +156,7 @@ async fn sessions(State(handles): State<MgmtHandles>) -> Result<Json<Vec<Session
             client: info.client.to_string(),
             client_name: match handles.store.client(info.client) {
                 Some(client) => client.name,
-                None if handles.desk.was_self_test(info.client) => "the self-test".to_owned(),
+                None if info.self_test => "the self-test".to_owned(),
                 None => "a forgotten device".to_owned(),
             },
             app: info.app,

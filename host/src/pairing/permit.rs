@@ -18,7 +18,7 @@ use punktfunk_core::time::Timestamp;
 use super::{DeskLimits, PairingDesk, RequestId};
 use crate::store::ClientId;
 
-/// Permits that are over and still known by their client, so that their sessions can be named.
+/// Permits that are over and still known by their client: a request may outlive the permit it came with.
 const MAX_PAST: usize = 8;
 
 /// A permit as it stands.
@@ -202,6 +202,7 @@ impl Permits {
         }
     }
 
+    /// Whether this client is, or not long ago was, a self-test.
     fn knows(&self, client: ClientId) -> bool {
         self.held.as_ref().is_some_and(|held| held.client == client) || self.past.contains(&client)
     }
@@ -247,11 +248,6 @@ impl PairingDesk {
             (is_its || inner.permits.knows(client))
                 .then(|| inner.permits.trust(now, request, client))
         })
-    }
-
-    /// Whether this client is, or not long ago was, a self-test.
-    pub fn was_self_test(&self, client: ClientId) -> bool {
-        self.change(|inner, _, _| inner.permits.knows(client))
     }
 
     /// From here on nothing of this permit is accepted; `None` if there is none, or it is being ended already. The

@@ -65,6 +65,8 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// Whose it is.
     pub client: ClientId,
+    /// It is the self-test's, which is in no list of devices.
+    pub self_test: bool,
     /// The title of its app.
     pub app: String,
     /// The mode of its output.

@@ -73,6 +73,7 @@ enum Entry {
 struct Live {
     id: SessionId,
     client: ClientId,
+    whose: Whose,
     app: App,
     view: Arc<Mutex<View>>,
     inbox: Sender<Command>,
@@ -148,7 +149,7 @@ impl Sessions {
                 return self.running_or_gone(client);
             }
         };
-        let started = self.start(id, client, app, mode);
+        let started = self.start(id, (client, whose), app, mode);
         let mut table = self.table();
         let is_quit =
             matches!(table.by_client.get(&client), Some(Entry::Starting { quit: true, .. }));
@@ -181,7 +182,7 @@ impl Sessions {
     fn start(
         &self,
         id: SessionId,
-        client: ClientId,
+        (client, whose): (ClientId, Whose),
         app: App,
         mode: Mode,
     ) -> Result<Live, SessionError> {
@@ -213,7 +214,7 @@ impl Sessions {
             .spawn(move || span.in_scope(|| live::run(making, &ready)))
             .map_err(|error| refuse(format!("no thread could be started: {error}")))?;
         match answer.recv() {
-            Ok(Ok(_mode)) => Ok(Live { id, client, app, view, inbox, thread: Some(thread) }),
+            Ok(Ok(_mode)) => Ok(Live { id, client, whose, app, view, inbox, thread: Some(thread) }),
             Ok(Err(error)) => {
                 collect(thread);
                 Err(error)
@@ -327,6 +328,7 @@ impl SessionDesk for Sessions {
             SessionInfo {
                 id: live.id,
                 client: live.client,
+                self_test: live.whose == Whose::SelfTest,
                 app: live.app.title.clone(),
                 mode: view.mode,
                 streaming: view.streaming,
