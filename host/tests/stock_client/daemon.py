@@ -58,6 +58,8 @@ class Daemon:
             path.mkdir(mode=0o700)
             os.chown(path, NOBODY, NOBODY)
             self.environment[name] = str(path)
+        # A host that runs on this machine as a service is looked for before one of the user's own.
+        self.environment["PUNKTFUNK_SOCKET"] = str(self.socket)
         self.process = None
 
     @property
@@ -84,7 +86,7 @@ class Daemon:
             "--no-new-privs", *options, *command])
 
     def ask(self, *words, check=True):
-        """Runs `punktfunk-host WORDS..` as its owner would: the socket is found without arguments."""
+        """Runs `punktfunk-host WORDS..` as its owner would."""
         done = subprocess.run(self._as_nobody([self.binary, *words]), env=self.environment, cwd=self.folder,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         if check and done.returncode != 0:
