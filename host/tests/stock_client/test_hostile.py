@@ -116,11 +116,11 @@ def agree(quiet, attacked):
 
 
 def by_chance(quiet, attacked):
-    """Whether chance alone makes the attacked rounds look as bad as they do, once in twenty times or more often."""
+    """Whether chance alone makes the attacked rounds look as bad as they do, once in a hundred times or more often."""
     def are_higher(these, those):
         above = sum((one > other) + 0.5 * (one == other) for one in these for other in those)
         pairs, spread = len(these) * len(those), len(these) + len(those) + 1
-        return (above - 0.5 - pairs / 2) / (pairs * spread / 12) ** 0.5 > 1.645
+        return (above - 0.5 - pairs / 2) / (pairs * spread / 12) ** 0.5 > 2.326
 
     figures_of = {name: ([figure[name] for figure in quiet], [figure[name] for figure in attacked])
                   for name in ("fps", "longest_gap_ms")}
