@@ -49,13 +49,16 @@ impl SocketEnvironment {
             return vec![socket.clone()];
         }
         let in_folder = |folder: &Path| folder.join(FOLDER_NAME).join(SOCKET_NAME);
-        let mut candidates = vec![Path::new(SYSTEM_FOLDER).join(SOCKET_NAME)];
-        candidates.extend(self.runtime_folder.as_deref().map(in_folder));
         let of_user = |uid: u32| in_folder(&Path::new("/run/user").join(uid.to_string()));
+        let of_system = Path::new(SYSTEM_FOLDER).join(SOCKET_NAME);
+        let mut candidates: Vec<PathBuf> =
+            self.runtime_folder.as_deref().map(in_folder).into_iter().collect();
         if self.uid == 0 {
+            candidates.insert(0, of_system);
             candidates.extend(self.sudo_uid.map(of_user));
         } else {
-            candidates.push(of_user(self.uid));
+            // A service beside it would only refuse this user.
+            candidates.extend([of_user(self.uid), of_system]);
         }
         candidates.dedup();
         candidates
@@ -224,7 +227,7 @@ mod tests {
         };
         assert_eq!(
             texts(&user),
-            ["/run/punktfunk/host.sock", "/run/user/1000/punktfunk/host.sock"]
+            ["/run/user/1000/punktfunk/host.sock", "/run/punktfunk/host.sock"]
         );
         let sudo = SocketEnvironment { sudo_uid: Some(1000), ..SocketEnvironment::default() };
         assert_eq!(
