@@ -302,11 +302,16 @@ impl Dispatch<WlRegistry, ()> for State {
     ) {
         match event {
             wl_registry::Event::Global { name, interface, version } => match interface.as_str() {
-                "wl_shm" => state.shm = Some(registry.bind(name, 1, queue, ())),
+                // Only ever one of each: every binding is an object, and a compositor may name as many as it likes.
+                "wl_shm" if state.shm.is_none() => {
+                    state.shm = Some(registry.bind(name, 1, queue, ()));
+                }
                 "wl_output" if state.output.is_none() => {
                     state.output = Some((name, registry.bind(name, 1, queue, ())));
                 }
-                "zwlr_screencopy_manager_v1" if version >= SCREENCOPY_VERSION => {
+                "zwlr_screencopy_manager_v1"
+                    if state.manager.is_none() && version >= SCREENCOPY_VERSION =>
+                {
                     state.manager = Some(registry.bind(name, SCREENCOPY_VERSION, queue, ()));
                 }
                 _ => {}

@@ -240,6 +240,7 @@ impl Dispatch<WlRegistry, ()> for State {
         queue: &QueueHandle<Self>,
     ) {
         let wl_registry::Event::Global { name, interface, version } = event else { return };
+        // Only ever one of each: every binding is an object, and a compositor may name as many as it likes.
         match interface.as_str() {
             "wl_seat" if state.seat.is_none() => {
                 state.seat = Some(registry.bind(name, 1, queue, ()));
@@ -247,10 +248,12 @@ impl Dispatch<WlRegistry, ()> for State {
             "wl_output" if state.output.is_none() => {
                 state.output = Some(registry.bind(name, 1, queue, ()));
             }
-            "zwlr_virtual_pointer_manager_v1" if version >= POINTER_VERSION => {
+            "zwlr_virtual_pointer_manager_v1"
+                if state.pointers.is_none() && version >= POINTER_VERSION =>
+            {
                 state.pointers = Some(registry.bind(name, POINTER_VERSION, queue, ()));
             }
-            "zwp_virtual_keyboard_manager_v1" => {
+            "zwp_virtual_keyboard_manager_v1" if state.keyboards.is_none() => {
                 state.keyboards = Some(registry.bind(name, 1, queue, ()));
             }
             _ => {}
