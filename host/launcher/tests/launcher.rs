@@ -41,6 +41,7 @@ fn the_agent_is_started_without_roots_rights_and_without_a_way_to_gain_them() {
         ),
         "{limits}"
     );
+    assert!(limits.ends_with(" /usr/bin/choom --adjust=500 --"), "{limits}");
     assert_eq!(
         agent,
         "--no-new-privs --bounding-set=-all --inh-caps=-all --clear-groups --reuid=161005 \

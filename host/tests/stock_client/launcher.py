@@ -38,7 +38,9 @@ class Launcher:
 
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                inside(self.namespace, ["setpriv", "--pdeathsig=KILL", self.binary, "serve", *self.options]),
+                # With as many descriptors as a program has where nobody asked for more.
+                inside(self.namespace, ["setpriv", "--pdeathsig=KILL", "prlimit", "--nofile=1024:",
+                                        self.binary, "serve", *self.options]),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
         wait_for("the launcher", 30, lambda: self.socket.exists() or self.process.poll() is not None)
         assert self.process.poll() is None, Path(self.log).read_text()

@@ -130,6 +130,13 @@ def test_sessions_have_users_of_their_own(house, sleeper, probed):
         assert "punktfunk-agent" in names and len(names) > 1, names
 
 
+def test_sessions_end_before_the_host_when_memory_runs_out(house, sleeper, probed):
+    daemon = house[0]
+    host = int(Path(f"/proc/{daemon.process.pid}/oom_score_adj").read_text())
+    for pid, words in (daemon.launcher.processes_of(probed[1]) | daemon.launcher.processes_of(sleeper[0])).items():
+        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) >= host + 500, words
+
+
 def test_what_left_its_session_ends_with_it(house, probed):
     daemon, first, _ = house
     living = daemon.launcher.processes_of(probed[1])
@@ -216,9 +223,12 @@ while True:
     assert launcher.processes_of(15)
     deep = launcher.folder / "15" / "closed"
     subprocess.run([*run[:4], "mkdir", "-m", "000", deep], check=True)
+    # Deeper than a program has descriptors, and than a path may be long.
+    digger = "import os\nfor _ in range(3000): os.mkdir('deep'); os.chdir('deep')"
+    subprocess.run([*run[:4], "/usr/bin/python3", "-c", digger], check=True, cwd=launcher.folder / "15")
     assert launcher.ask(b"stop 15") == ("ok", [])
     assert not launcher.processes_of(15)
-    assert not (launcher.folder / "15").exists()
+    assert not list(launcher.folder.glob("15*")), "something was put aside"
     agent.close()
 
 
