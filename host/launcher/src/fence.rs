@@ -10,7 +10,7 @@ use crate::{Error, Options};
 /// The rules, as `nft -f -` reads them, in one transaction. What is sent to everybody comes to this host as well.
 pub fn rules(options: &Options) -> String {
     let (first, last) = (options.first_uid, options.first_uid + u32::from(options.profiles) - 1);
-    let ports = options.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let ports = &options.ports;
     let here = "fib daddr type { local, broadcast, multicast, anycast }";
     format!(
         "{NONE}table inet punktfunk_sessions {{

@@ -13,8 +13,8 @@ pub struct Options {
     pub(crate) folder: PathBuf, // Has `launcher.sock` and the runtime folders of sessions.
     pub(crate) homes: PathBuf,
     pub(crate) agent: PathBuf,
-    pub(crate) ports: Vec<u16>, // The product's own, TCP and UDP alike.
-    pub(crate) systemd: bool,   // Start `punktfunk-session@N.service` instead of forking.
+    pub(crate) ports: String, // The product's own, TCP and UDP alike, with commas.
+    pub(crate) systemd: bool, // Start `punktfunk-session@N.service` instead of forking.
 }
 
 impl Options {
@@ -35,7 +35,7 @@ impl Options {
             let path = value(name).map(PathBuf::from);
             path.filter(|path| path.is_absolute()).ok_or_else(|| wrong(name))
         };
-        let ports = |list: &String| list.split(',').map(|port| port.parse().ok()).collect();
+        let is_list = |list: &&String| list.split(',').all(|port| port.parse::<u16>().is_ok());
         Ok(Self {
             daemon_uid: number("--daemon-uid", 1..=u32::MAX - 1)?,
             first_uid: number("--first-uid", 1000..=i32::MAX as u32)?,
@@ -43,7 +43,7 @@ impl Options {
             folder: path("--folder")?,
             homes: path("--homes")?,
             agent: path("--agent")?,
-            ports: value("--ports").and_then(ports).ok_or_else(|| wrong("--ports"))?,
+            ports: value("--ports").filter(is_list).ok_or_else(|| wrong("--ports"))?.clone(),
             systemd,
         })
     }

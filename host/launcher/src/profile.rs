@@ -70,8 +70,7 @@ impl Profile {
         command.args(["--default-signal", "/usr/bin/setsid", "/usr/bin/prlimit", "--core=0"]);
         command.arg(format!("--nproc={}", limit(Resource::Nproc, 8192)));
         command.arg(format!("--nofile=1024:{}", limit(Resource::Nofile, 524_288).max(1024)));
-        // When memory runs out, games end before the host. What root has set they cannot lower.
-        command.args(["/usr/bin/choom", "--adjust=500", "--"]);
+        command.args(["/usr/bin/choom", "--adjust=500", "--"]); // Short of memory, games end first.
         command.args(["/usr/bin/setpriv", "--no-new-privs", "--bounding-set=-all"]);
         command.args(["--inh-caps=-all", "--clear-groups"]);
         command.arg(format!("--reuid={}", self.uid)).arg(format!("--regid={}", self.uid));

@@ -1,5 +1,5 @@
-//! The daemon's socket. One packet asks: `start N`, `stop N` or `status`. One answers: `ok`, or `no` and a sentence;
-//! the answer to `start` carries the agent's connection. An agent comes to a socket that only its user may open.
+//! The daemon's socket. One packet asks: `start N`, `stop N` or `status`. One answers: `ok`, or `no` and a sentence; to
+//! `start` with the agent's connection, to `status` with the ports behind the fence. An agent comes to a socket that only its user may open.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, IoSlice, Read};
@@ -70,6 +70,7 @@ impl Launcher {
         let _ = daemon.set_write_timeout(Some(DAEMON_PATIENCE));
         let got = daemon.read(&mut bytes).unwrap_or(0);
         let (text, agent) = match self.act(std::str::from_utf8(&bytes[..got]).unwrap_or("")) {
+            Ok(None) if bytes.starts_with(b"status") => (format!("ok {}", self.0.ports), None),
             Ok(agent) => ("ok".to_owned(), agent),
             Err(error) => (format!("no {error}"), None),
         };

@@ -113,8 +113,8 @@ delete table inet punktfunk_sessions
 table inet punktfunk_sessions {
   chain output {
     type filter hook output priority filter; policy accept;
-    meta skuid 161000-161063 fib daddr type { local, broadcast, multicast, anycast } tcp dport { 47984, 47998 } reject with tcp reset
-    meta skuid 161000-161063 fib daddr type { local, broadcast, multicast, anycast } udp dport { 47984, 47998 } reject
+    meta skuid 161000-161063 fib daddr type { local, broadcast, multicast, anycast } tcp dport { 47984,47998 } reject with tcp reset
+    meta skuid 161000-161063 fib daddr type { local, broadcast, multicast, anycast } udp dport { 47984,47998 } reject
   }
 }
 "

@@ -41,10 +41,20 @@ impl Launched {
     }
 
     /// What keeps sessions from being kept apart, in a sentence: the launcher does not answer, or the packet filter
-    /// lets them reach the host's own ports.
-    pub fn problem(&self) -> Option<String> {
-        match ask(&self.socket, "status") {
-            Ok(_) => None,
+    /// lets them reach the host's own ports, which are `ports`. The launcher has those of its command line, and the
+    /// host may have been given others.
+    pub fn problem(&self, ports: &[u16]) -> Option<String> {
+        match request_fenced(&self.socket) {
+            Ok(fenced) => {
+                let open = ports.iter().filter(|port| !fenced.contains(port)).map(u16::to_string);
+                let open = open.collect::<Vec<_>>().join(", ");
+                (!open.is_empty()).then(|| {
+                    format!(
+                        "programs of sessions can connect to this host's own ports {open}: name them in the \
+                         launcher's --ports"
+                    )
+                })
+            }
             Err(Refusal::Said(reason)) => {
                 Some(format!("programs of sessions can connect to this host's own ports: {reason}"))
             }
@@ -121,12 +131,28 @@ impl Refusal {
     }
 }
 
+/// The ports that the launcher keeps sessions from.
+fn request_fenced(launcher: &Path) -> Result<Vec<u16>, Refusal> {
+    let (text, _) = exchange(launcher, "status").map_err(Refusal::Unheard)?;
+    match text.split_once(' ') {
+        Some(("ok", list)) => {
+            list.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| not_understood())
+        }
+        Some(("no", reason)) => Err(Refusal::Said(printable(reason))),
+        _ => Err(not_understood()),
+    }
+}
+
+fn not_understood() -> Refusal {
+    Refusal::Unheard(io::ErrorKind::InvalidData.into())
+}
+
 fn ask(launcher: &Path, request: &str) -> Result<Option<OwnedFd>, Refusal> {
     let (text, channel) = exchange(launcher, request).map_err(Refusal::Unheard)?;
     match text.split_once(' ') {
         None if text == "ok" => Ok(channel),
         Some(("no", reason)) => Err(Refusal::Said(printable(reason))),
-        _ => Err(Refusal::Unheard(io::ErrorKind::InvalidData.into())),
+        _ => Err(not_understood()),
     }
 }
 
@@ -227,14 +253,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_a_sentence() {
-        let (_folder, launched, thread) = launcher(&["ok", "no nft is missing", "what?", ""]);
-        assert_eq!(launched.problem(), None);
-        assert!(launched.problem().unwrap().ends_with("own ports: nft is missing"));
-        assert!(launched.problem().unwrap().contains("does not answer"));
-        assert!(launched.problem().unwrap().contains("does not answer"));
+        let (_folder, launched, thread) =
+            launcher(&["ok 1,2,3", "ok 2", "no nft is missing", "ok", "ok x", "what?", ""]);
+        let problem = || launched.problem(&[1, 2, 3]);
+        assert_eq!(problem(), None);
+        assert!(problem().unwrap().contains("own ports 1, 3: name them"));
+        assert!(problem().unwrap().ends_with("own ports: nft is missing"));
+        for _ in 0..4 {
+            assert!(problem().unwrap().contains("does not answer"));
+        }
         thread.join().unwrap();
         let absent = Launched::new("/nonexistent/launcher.sock".into());
-        let problem = absent.problem().unwrap();
+        let problem = absent.problem(&[]).unwrap();
         assert!(problem.starts_with("no session can be started"), "{problem}");
     }
 }

@@ -29,7 +29,7 @@ impl Agents {
             return Self::new(Arc::new(Local::new(own_folder, None)), Some(problem.to_owned()));
         }
         let launched = Launched::new(config.launcher.socket.clone());
-        let problem = launched.problem();
+        let problem = launched.problem(&config.gamestream.ports());
         Self::new(Arc::new(launched), problem)
     }
 

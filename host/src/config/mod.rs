@@ -83,6 +83,18 @@ pub struct GamestreamConfig {
 }
 
 impl GamestreamConfig {
+    /// All of them.
+    pub const fn ports(&self) -> [u16; 6] {
+        [
+            self.https_port(),
+            self.port,
+            self.video_port(),
+            self.control_port(),
+            self.audio_port(),
+            self.rtsp_port(),
+        ]
+    }
+
     /// HTTPS, TCP.
     pub const fn https_port(&self) -> u16 {
         self.port - 5

@@ -182,14 +182,14 @@ def test_what_the_launcher_does_not_know_it_refuses(house):
                     b"\xff\xfe", b"start 1" + bytes(500), b"x" * 60_000):
         answer, agents = launcher.ask(request)
         assert answer.startswith("no ") and not agents, (request[:40], answer)
-    assert launcher.ask(b"status") == ("ok", [])
+    assert launcher.ask(b"status") == ("ok " + ",".join(map(str, TCP_PORTS + UDP_PORTS)), [])
     assert launcher.process.poll() is None
 
 
 def test_whoever_is_silent_keeps_nobody_waiting(house):
     launcher = house[0].launcher
     silent = [launcher.connect() for _ in range(8)]
-    assert launcher.ask(b"status")[0] == "ok"
+    assert launcher.ask(b"status")[0].startswith("ok ")
     for client in silent:
         assert client.recv(512).startswith(b"no "), "the launcher does not wait for ever"
         client.close()
