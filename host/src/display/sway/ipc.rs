@@ -48,7 +48,12 @@ pub(super) fn run(stream: OwnedFd, command: &str) -> io::Result<()> {
     let results: Vec<CommandResult> = serde_json::from_slice(&reply).map_err(io::Error::other)?;
     match results.into_iter().find(|result| !result.success) {
         Some(refused) => {
-            Err(io::Error::other(refused.error.unwrap_or_else(|| "sway refused".to_owned())))
+            let words = refused.error.unwrap_or_else(|| "sway refused".to_owned());
+            // They go to a log and to a client's screen, and who holds the connection may be a game.
+            let words = words.chars().take(MAX_WORDS_CHARS);
+            Err(io::Error::other(
+                words.map(|c| if c.is_control() { ' ' } else { c }).collect::<String>(),
+            ))
         }
         None => Ok(()),
     }
@@ -159,6 +164,8 @@ const GET_OUTPUTS: u32 = 3;
 const GET_VERSION: u32 = 7;
 /// The largest answer that is read, in bytes; a list of outputs has a few thousand.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
+/// What is told of sway's reason to refuse, in characters.
+const MAX_WORDS_CHARS: usize = 300;
 /// How long a reply may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -182,6 +189,20 @@ mod tests {
         bytes[MAGIC.len()..MAGIC.len() + 4].copy_from_slice(&u32::MAX.to_ne_bytes());
         let error = read_reply(&bytes, GET_OUTPUTS).unwrap_err();
         assert!(error.to_string().contains("limit"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_is_told_short_and_clean() {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let error = format!("\\u001b[2J{}", "no ".repeat(100_000));
+        let reply = format!("[{{\"success\":false,\"error\":\"{error}\"}}]");
+        let sway = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut far, &request(RUN_COMMAND, &reply))
+        });
+        let text = run(near.into(), "output").unwrap_err().to_string();
+        assert!(text.starts_with(" [2Jno no"), "{text:.40}");
+        assert_eq!(text.chars().count(), MAX_WORDS_CHARS);
+        sway.join().unwrap().unwrap();
     }
 
     #[test]
