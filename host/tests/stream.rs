@@ -9,6 +9,8 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use openh264::decoder::Decoder;
+use openh264::formats::YUVSource as _;
 use punktfunk_core::media::{
     DropReason, FrameFate, FrameIndex, FrameKind, FrameTrace, Mode, SourceIndex,
 };
@@ -404,15 +406,10 @@ fn a_real_encoder_streams_through_a_mode_change() {
     rig.handle().stop(EndReason::Quit);
     let sender = Arc::clone(&rig.sender);
     rig.end();
-    let codec = ffmpeg_next::decoder::find(ffmpeg_next::codec::Id::H264).unwrap();
-    let context = ffmpeg_next::codec::Context::new();
-    let mut eyes = context.decoder().open_as(codec).unwrap();
+    let mut eyes = Decoder::new().unwrap();
     let mut sizes = Vec::new();
     for unit in sender.units.lock().unwrap().iter() {
-        eyes.send_packet(&ffmpeg_next::Packet::copy(unit)).unwrap();
-        let mut picture = ffmpeg_next::frame::Video::empty();
-        eyes.receive_frame(&mut picture).unwrap();
-        sizes.push((picture.width(), picture.height()));
+        sizes.push(eyes.decode(unit).unwrap().unwrap().dimensions());
     }
     assert!(sizes.len() >= 11);
     sizes.dedup();

@@ -107,6 +107,8 @@ pub enum EncodeError {
         encoder: &'static str,
         /// What is missing.
         reason: String,
+        /// What to do about it: a command where there is one.
+        remedy: String,
     },
     /// It refused its settings.
     #[error("{encoder} could not be opened for {settings}: {reason}")]

@@ -21,10 +21,9 @@ pub(super) fn idr(backend: &dyn EncoderBackend) -> Finding {
                 Err(error) => Finding::broken(&error),
             }
         }
-        Err(error @ EncodeError::Unavailable { .. }) => Finding::missing(
-            error.to_string(),
-            "apt install libavcodec59 libx264-164 (other releases: libavcodec with libx264)",
-        ),
+        Err(ref error @ EncodeError::Unavailable { ref remedy, .. }) => {
+            Finding::missing(error.to_string(), remedy)
+        }
         Err(error) => Finding::broken(&error),
     }
 }
@@ -103,7 +102,8 @@ mod tests {
             match self {
                 Self::NotThere => Err(EncodeError::Unavailable {
                     encoder: "fake",
-                    reason: "the library was built without it".to_owned(),
+                    reason: "its library is not installed".to_owned(),
+                    remedy: "apt install its-library".to_owned(),
                 }),
                 Self::NoCodec => Ok(Vec::new()),
                 _ => Ok(vec![Codec::H264]),
@@ -151,7 +151,7 @@ mod tests {
             assert!(reason.contains(word), "{reason}");
         }
         let Finding::Missing { reason, remedy } = idr(&Fake::NotThere) else { panic!() };
-        assert!(reason.contains("built without it") && remedy.contains("apt install"));
+        assert!(reason.contains("not installed") && remedy == "apt install its-library");
         assert!(matches!(idr(&Fake::NoCodec), Finding::Unproven { .. }));
     }
 

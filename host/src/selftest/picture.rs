@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use ffmpeg_next::util::{frame, log};
-use ffmpeg_next::{Dictionary, Packet, codec, decoder};
+use openh264::decoder::Decoder;
+use openh264::formats::YUVSource as _;
 use punktfunk_core::gamestream::video::{
     FrameType, ReceivedFrame, ReceiverEvent, ReceiverStats, VideoReceiver,
 };
@@ -61,8 +61,7 @@ pub(super) enum Judgement {
 /// The looking end.
 pub(super) struct Viewer {
     receiver: VideoReceiver,
-    decoder: decoder::Opened,
-    picture: frame::Video,
+    decoder: Decoder,
     size: (u32, u32),
     stretch: Stretch,
     wants_idr: bool,
@@ -89,21 +88,11 @@ impl Viewer {
         receiver: VideoReceiver,
         size: (u32, u32),
         wanted: usize,
-    ) -> Result<Self, ffmpeg_next::Error> {
-        // What the decoder thinks of broken frames is counted here and needs no lines on the terminal.
-        log::set_level(log::Level::Quiet);
-        let found = decoder::find(codec::Id::H264).ok_or(ffmpeg_next::Error::DecoderNotFound)?;
-        let mut context = codec::Context::new_with_codec(found);
-        context.set_flags(codec::Flags::LOW_DELAY);
-        let mut options = Dictionary::new();
-        // A stream that claims another size must not make the decoder ask for its memory. Macroblocks round up.
-        let most = size.0.next_multiple_of(32) * size.1.next_multiple_of(32);
-        options.set("max_pixels", &most.to_string());
-        options.set("threads", "1");
+    ) -> Result<Self, openh264::Error> {
         Ok(Self {
             receiver,
-            decoder: context.decoder().open_as_with(found, options)?,
-            picture: frame::Video::empty(),
+            // It takes no picture beyond 36 864 macroblocks (level 5.2), whatever a stream claims, so its memory is bounded.
+            decoder: Decoder::new()?,
             size,
             stretch: Stretch {
                 wanted: wanted.max(1),
@@ -196,22 +185,15 @@ impl Viewer {
 
     /// The number in the picture that these bytes make.
     fn decode(&mut self, bytes: &[u8]) -> Option<CardCode> {
-        let decoded = self
-            .decoder
-            .send_packet(&Packet::copy(bytes))
-            // A picture comes out of its own call; a client shows no picture late.
-            .and_then(|()| self.decoder.receive_frame(&mut self.picture));
-        if decoded.is_err() {
+        // A picture comes out of its own call; a client shows no picture late.
+        let Ok(Some(picture)) = self.decoder.decode(bytes) else {
             self.stats.undecodable += 1;
             self.wants_idr = true;
             return None;
-        }
-        let (width, height) = (self.picture.width(), self.picture.height());
-        let code = ((width, height) == self.size)
-            .then(|| {
-                let stride = self.picture.stride(0);
-                read_code_luma(self.picture.data(0), width, height, stride)
-            })
+        };
+        let (width, height) = self.size;
+        let code = (picture.dimensions() == (width as usize, height as usize))
+            .then(|| read_code_luma(picture.y(), width, height, picture.strides().0))
             .flatten();
         if code.is_none() {
             self.stats.unreadable += 1;

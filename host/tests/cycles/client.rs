@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ffmpeg_next::codec::{self, Id, decoder};
-use ffmpeg_next::{Packet, frame};
+use openh264::decoder::Decoder;
+use openh264::formats::YUVSource as _;
 use punktfunk_core::gamestream::audio::{AudioEvent, AudioOptions, AudioReceiver};
 use punktfunk_core::gamestream::control::Scheme;
 use punktfunk_core::gamestream::query::encode_hex;
@@ -151,7 +151,7 @@ fn media_socket(to: SocketAddr) -> UdpSocket {
 /// Puts datagrams together and decodes them.
 struct Eyes {
     receiver: VideoReceiver,
-    decoder: decoder::Video,
+    decoder: Decoder,
 }
 
 impl Eyes {
@@ -161,9 +161,7 @@ impl Eyes {
             encryption: None,
             on_loss: LossPolicy::RequestIdr,
         });
-        let codec = decoder::find(Id::H264).expect("libavcodec decodes H.264");
-        let decoder = codec::Context::new_with_codec(codec).decoder().video().unwrap();
-        Self { receiver: receiver.unwrap(), decoder }
+        Self { receiver: receiver.unwrap(), decoder: Decoder::new().unwrap() }
     }
 
     /// Takes a datagram; whether a picture came out of the decoder.
@@ -172,12 +170,9 @@ impl Eyes {
         let mut seen = false;
         while let Some(event) = self.receiver.poll_event() {
             let ReceiverEvent::Frame(unit) = event else { continue };
-            self.decoder.send_packet(&Packet::copy(&unit.bytes)).unwrap();
-            let mut picture = frame::Video::empty();
-            while self.decoder.receive_frame(&mut picture).is_ok() {
-                assert_eq!((picture.width(), picture.height()), (1280, 720));
-                seen = true;
-            }
+            let picture = self.decoder.decode(&unit.bytes).unwrap().unwrap();
+            assert_eq!(picture.dimensions(), (1280, 720));
+            seen = true;
         }
         seen
     }
