@@ -121,6 +121,11 @@ class Daemon:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
+    def maps(self, *libraries):
+        """Whether the daemon has one of these libraries in memory."""
+        mapped = Path(f"/proc/{self.process.pid}/maps").read_text()
+        return any(library in mapped for library in libraries)
+
     def stop(self):
         """SIGTERM, as a service manager would. Returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
