@@ -60,6 +60,8 @@ class Daemon:
             self.environment[name] = str(path)
         # A host that runs on this machine as a service is looked for before one of the user's own.
         self.environment["PUNKTFUNK_SOCKET"] = str(self.socket)
+        # What `serve` is started by, if a test puts something between the host and its machine.
+        self.wrapper = []
         self.process = None
 
     @property
@@ -71,7 +73,8 @@ class Daemon:
             self.launcher.start()
         log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
-            self._as_nobody([self.binary, "serve", "--foreground", "--config", self.config], "--pdeathsig=TERM"),
+            self._as_nobody([*self.wrapper, self.binary, "serve", "--foreground", "--config", self.config],
+                            "--pdeathsig=TERM"),
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment,
             start_new_session=True, cwd=self.folder)
         wait_for("the daemon to answer its owner", START_DEADLINE_S, self._answers)
