@@ -7,6 +7,8 @@ them runs a program that tries everything; what it must fail at, somebody who ma
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -217,7 +219,7 @@ while True:
             except OSError:
                 pass
 """
-    run = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "/usr/bin/python3", "-c", runner]
+    run = [*user(uid), "/usr/bin/python3", "-c", runner]
     for _ in range(4):
         subprocess.run(run, check=True, cwd="/", stdin=subprocess.DEVNULL, timeout=60)
     assert launcher.processes_of(15)
@@ -230,6 +232,29 @@ while True:
     assert not launcher.processes_of(15)
     assert not list(launcher.folder.glob("15*")), "something was put aside"
     agent.close()
+
+
+def test_an_agent_that_owns_its_user_leaves_nothing_of_it(house):
+    """The launcher sweeps up what no parent leads to from the agent; where the launcher has died, the agent has to."""
+    launcher = house[0].launcher
+    profile, neighbour = 14, 13
+    escaped, spared = daemonise(launcher, profile), daemonise(launcher, neighbour)
+    for words in ([], ["--owns-user"]):
+        assert escaped in launcher.processes_of(profile), "it ended with an agent that does not own its user"
+        agent, channel, said = agent_of(house[0], profile, *words)
+        assert b"hello" in said, said
+        channel.close()
+        assert agent.wait(30) == 0
+    wait_for("what was killed to end", 15, lambda: not launcher.processes_of(profile))
+    assert spared in launcher.processes_of(neighbour), "it ended somebody else's program"
+    os.kill(spared, signal.SIGKILL)
+
+
+def test_an_agent_of_root_owns_nobody(house):
+    # Among processes of its own: one that did would end all there are.
+    agent, _, said = agent_of(house[0], None, "--owns-user")
+    assert b"sorry" in said and b"root" in said, said
+    assert agent.wait(30) != 0
 
 
 def test_what_is_cleared_is_gone(house):
@@ -256,3 +281,33 @@ def pid_of(daemon, profile, name):
     living = daemon.launcher.processes_of(profile)
     (pid,) = [pid for pid, words in living.items() if words and Path(words[0]).name == name]
     return pid
+
+
+def daemonise(launcher, profile):
+    """A program that leaves its parent, its session and its terminal by the book, and heeds no polite signal."""
+    uid = launcher.first_uid + profile
+    leave = "trap '' TERM HUP INT; sleep 6000 &"
+    subprocess.run([*user(uid), "setsid", "--fork", "sh", "-c", leave], check=True, cwd="/", timeout=60,
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for("the program to be alone", 30, lambda: (
+        [words[:1] for words in launcher.processes_of(profile).values()] == [["sleep"]]))
+    return next(iter(launcher.processes_of(profile)))
+
+
+def agent_of(daemon, profile, *words):
+    """An agent that nobody but this test knows: (its process, the host's end of its channel, what it says first)."""
+    folder = daemon.folder / f"agent-{profile}"
+    folder.mkdir(exist_ok=True)
+    uid = 0 if profile is None else daemon.launcher.first_uid + profile
+    os.chown(folder, uid, uid)
+    within = ["unshare", "--pid", "--fork"] if uid == 0 else user(uid)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(30)
+    with its:
+        agent = subprocess.Popen([*within, daemon.launcher.agent, "--runtime-dir", folder / "run", "--home", folder,
+                                  *words], stdin=its, cwd="/")
+    return agent, ours, ours.recv(65536)
+
+
+def user(uid):
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
