@@ -46,10 +46,11 @@ def main():
         ("pair", pair, ("config", "address", "pin")),
         ("info", info, ("config", "address")),
         ("apps", apps, ("config", "address", "out")),
-        ("card", play_card, ("config", "address", "out", "seconds")),
+        ("card", play_card, ("config", "address", "out", "seconds", "fps")),
         ("desktop", play_desktop, ("config", "address", "out", "seconds")),
         ("measure", measure, ("config", "address", "seconds", "width", "height", "fps")),
         ("look", look_at_desktop, ("config", "address", "out", "seconds")),
+        ("count", count_pictures, ("config", "address", "out", "seconds", "title", "fps")),
         ("begin", begin_app, ("config", "address", "title")),
         ("listen", listen_to_desktop, ("config", "address", "out", "seconds", "command")),
         ("quit", quit_app, ("config", "address")),
@@ -174,10 +175,23 @@ class Stream:
         self._look = look
         original = manager_module.stream_frames
 
+        # The numbers of the frames that the decoder was given, and how many of them before its first picture.
+        self.given, self.kept = [], 0
+
         def watched(session, decoder):
+            pull = session.pull_frame
+
+            def counted():
+                raw = pull()
+                if raw is not None:
+                    self.given.append(raw.frame_number)
+                return raw
+
+            session.pull_frame = counted
             for frame in original(session, decoder):
                 if self.first_picture_s is None:
                     self.first_picture_s = time.monotonic() - self.began
+                    self.kept = len(self.given) - 1
                 self.pictures += 1
                 self.latest = frame.data
                 look(frame)
@@ -252,7 +266,7 @@ class Stream:
                 "first_sound_s": self.first_sound_s, "sound_lost": lost, "ran_s": time.monotonic() - self.began, "ended": self.ended}
 
 
-def play_card(config, address, out, seconds):
+def play_card(config, address, out, seconds, fps):
     """Plays the Test card and writes down, for each picture, what it says of itself and when it was seen."""
     seen = []
 
@@ -262,7 +276,7 @@ def play_card(config, address, out, seconds):
         seen.append({"at_us": now_us, "frame": code and code.frame, "time_us": code and code.time_us,
                      "flash": card.flashes(frame.data), "mean": float(frame.data[::8, ::8].mean())})
 
-    stream = Stream(connected(config, address), "Test card", look)
+    stream = Stream(connected(config, address), "Test card", look, (WIDTH, HEIGHT, fps))
     stream.run(seconds)
     stream.save(Path(out) / "picture.png")
     summary = stream.summary()
@@ -343,6 +357,19 @@ def look_at_desktop(config, address, out, seconds):
     summary = stream.summary()
     stream.stop()
     return summary | {"still": still}
+
+
+def count_pictures(config, address, out, seconds, title, fps):
+    """Plays an app whose pictures do not say which they are, and writes down which frames the decoder made pictures of:
+    it keeps a few to itself, as many at the end as at the beginning, and of each that it is given it makes one."""
+    stream = Stream(connected(config, address), title, lambda frame: None, (WIDTH, HEIGHT, fps))
+    stream.run(seconds)
+    stream.save(Path(out) / "picture.png")
+    pictures, given = stream.pictures, len(stream.given)
+    summary = stream.summary() | {"kept": stream.kept, "undecoded": given - pictures - stream.kept}
+    stream.stop()
+    (Path(out) / "seen.json").write_text(json.dumps([{"number": number} for number in stream.given[:pictures]]))
+    return summary
 
 
 def begin_app(config, address, title):

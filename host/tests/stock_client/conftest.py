@@ -77,7 +77,7 @@ class Client:
         assert seen["pictures"] > 0, f"{title} was not seen: {seen}"
 
     def begin(self, verb, **options):
-        options = {"config": self.folder, "address": HOST_V4} | options
+        options = {"config": self.folder, "address": HOST_V4, "fps": 30} | options
         words = [word for name in VERBS[verb] for word in (f"--{name}", options[name])]
         return subprocess.Popen(
             inside(self.namespace, [sys.executable, "-B", HERE / "client.py", verb, *words]),
@@ -112,10 +112,11 @@ VERBS = {
     "pair": ("config", "address", "pin"),
     "info": ("config", "address"),
     "apps": ("config", "address", "out"),
-    "card": ("config", "address", "out", "seconds"),
+    "card": ("config", "address", "out", "seconds", "fps"),
     "desktop": ("config", "address", "out", "seconds"),
     "measure": ("config", "address", "seconds", "width", "height", "fps"),
     "look": ("config", "address", "out", "seconds"),
+    "count": ("config", "address", "out", "seconds", "title", "fps"),
     "begin": ("config", "address", "title"),
     "listen": ("config", "address", "out", "seconds", "command"),
     "quit": ("config", "address"),
