@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openh264::decoder::Decoder;
@@ -15,14 +14,10 @@ use punktfunk_core::gamestream::video::{
 };
 use punktfunk_core::seal::SessionKey;
 use punktfunk_host::clock;
+pub(crate) use punktfunk_host::selftest::device::Device;
 use punktfunk_host::session::apps::{TEST_CARD, app_id};
-use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs as provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 
 use super::host::Host;
 use super::player::{Negotiation, Player, announce, ping};
@@ -38,12 +33,6 @@ const RTSP: i32 = 21;
 const PACKET_BYTES: u16 = 1392;
 const KEY_ID: u32 = 7;
 
-/// A key and a certificate, as a stock client has.
-pub(crate) struct Device {
-    pub(crate) certificate: Vec<u8>,
-    key: Vec<u8>,
-}
-
 /// How long things took, from the moment the host had answered the launch.
 pub(crate) struct Cycle {
     /// Until a picture was decoded.
@@ -54,53 +43,38 @@ pub(crate) struct Cycle {
     pub(crate) whole: Duration,
 }
 
-impl Device {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
-        let certificate = CertificateParams::default().self_signed(&key).unwrap().der().to_vec();
-        Self { certificate, key: key.serialize_der() }
-    }
+/// Launches the Test card, waits for a picture and a packet of sound, and quits.
+pub(crate) fn cycle(device: &Device, host: &Host, number: usize) -> Cycle {
+    let began = Instant::now();
+    let mut key = [0x5a; 16];
+    key[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    let app = app_id(TEST_CARD).0;
+    let launch = get(
+        device,
+        host,
+        &format!(
+            "/launch?appid={app}&mode=1280x720x60&rikey={}&rikeyid={KEY_ID}&corever=1",
+            encode_hex(&key)
+        ),
+    );
+    assert!(launch.contains("rtspenc://"), "{launch}");
+    let launched = Instant::now();
+    let (picture, sound) = play(host, &SessionKey::new(key), launched);
+    let quit = get(device, host, "/cancel?");
+    assert!(quit.contains("<cancel>1</cancel>"), "{quit}");
+    Cycle { picture, sound, whole: began.elapsed() }
+}
 
-    /// Launches the Test card, waits for a picture and a packet of sound, and quits.
-    pub(crate) fn cycle(&self, host: &Host, number: usize) -> Cycle {
-        let began = Instant::now();
-        let mut key = [0x5a; 16];
-        key[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        let app = app_id(TEST_CARD).0;
-        let launch = self.get(
-            host,
-            &format!(
-                "/launch?appid={app}&mode=1280x720x60&rikey={}&rikeyid={KEY_ID}&corever=1",
-                encode_hex(&key)
-            ),
-        );
-        assert!(launch.contains("rtspenc://"), "{launch}");
-        let launched = Instant::now();
-        let (picture, sound) = play(host, &SessionKey::new(key), launched);
-        let quit = self.get(host, "/cancel?");
-        assert!(quit.contains("<cancel>1</cancel>"), "{quit}");
-        Cycle { picture, sound, whole: began.elapsed() }
-    }
-
-    /// A GET over TLS with this device's certificate.
-    fn get(&self, host: &Host, target: &str) -> String {
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()));
-        let config = ClientConfig::builder_with_provider(provider::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pin(host.certificate.clone())))
-            .with_client_auth_cert(vec![CertificateDer::from(self.certificate.clone())], key)
-            .unwrap();
-        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, host.port(HTTPS)));
-        let connection =
-            ClientConnection::new(Arc::new(config), ServerName::from(to.ip())).unwrap();
-        let mut stream = StreamOwned::new(connection, TcpStream::connect(to).unwrap());
-        write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
+/// A GET over TLS with the device's certificate.
+fn get(device: &Device, host: &Host, target: &str) -> String {
+    let config = device.tls(host.certificate.clone()).unwrap();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, host.port(HTTPS)));
+    let connection = ClientConnection::new(config, ServerName::from(to.ip())).unwrap();
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(to).unwrap());
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// Goes on until a picture is decoded and a packet of sound is there; how long each took.
@@ -175,47 +149,5 @@ impl Eyes {
             seen = true;
         }
         seen
-    }
-}
-
-/// Takes exactly the host's certificate, as stock clients do.
-#[derive(Debug)]
-struct Pin(Vec<u8>);
-
-impl ServerCertVerifier for Pin {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        assert_eq!(**end_entity, *self.0, "another host's certificate");
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &provider::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &provider::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

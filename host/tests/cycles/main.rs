@@ -14,7 +14,7 @@ mod player;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use client::{Cycle, Device};
+use client::{Cycle, Device, cycle};
 use host::{Counts, Host, becomes_the_host};
 
 /// Streams before anything is compared: the first ones load what is loaded once (pages of the libraries, the pool of
@@ -32,7 +32,7 @@ const MAX_GROWTH_KIB: u64 = 1024;
 fn launching_and_quitting_again_and_again_leaves_nothing() {
     const NAME: &str = "launching_and_quitting_again_and_again_leaves_nothing";
     becomes_the_host();
-    let device = Device::new();
+    let device = Device::stock().unwrap();
     let host = Host::start(NAME, &device);
     let count = std::env::var("PUNKTFUNK_CYCLES").map_or(CYCLES, |count| count.parse().unwrap());
 
@@ -40,7 +40,7 @@ fn launching_and_quitting_again_and_again_leaves_nothing() {
     let mut cycles = Vec::new();
     let mut after = Vec::new();
     for number in 0..WARM_UP + count {
-        cycles.push(device.cycle(&host, number));
+        cycles.push(cycle(&device, &host, number));
         after.push(host.settled(&fresh));
     }
     // What comes and goes is not what stays: the least of a few cycles counts.
