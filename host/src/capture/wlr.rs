@@ -24,7 +24,7 @@ use wayland_client::protocol::wl_output::WlOutput;
 use wayland_client::protocol::wl_registry::{self, WlRegistry};
 use wayland_client::protocol::wl_shm::{self, WlShm};
 use wayland_client::protocol::wl_shm_pool::WlShmPool;
-use wayland_client::{Connection, Dispatch, QueueHandle, WEnum, delegate_noop};
+use wayland_client::{Connection, Dispatch, QueueHandle, WEnum, delegate_dispatch, delegate_noop};
 use wayland_protocols_wlr::screencopy::v1::client::zwlr_screencopy_frame_v1::{
     self, Flags, ZwlrScreencopyFrameV1,
 };
@@ -358,19 +358,7 @@ impl Dispatch<ZwlrScreencopyFrameV1, ()> for State {
     }
 }
 
-impl Dispatch<WlCallback, Answered> for State {
-    fn event(
-        _: &mut Self,
-        _: &WlCallback,
-        _: wayland_client::protocol::wl_callback::Event,
-        answered: &Answered,
-        _: &Connection,
-        _: &QueueHandle<Self>,
-    ) {
-        answered.set();
-    }
-}
-
+delegate_dispatch!(State: [WlCallback: Answered] => Answered);
 delegate_noop!(State: ignore WlShm);
 delegate_noop!(State: ignore WlOutput);
 delegate_noop!(State: ignore WlBuffer);

@@ -24,7 +24,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
 };
 use wayland_client::backend::WaylandError;
-use wayland_client::protocol::wl_callback::WlCallback;
+use wayland_client::protocol::wl_callback::{self, WlCallback};
 use wayland_client::protocol::wl_registry::WlRegistry;
 use wayland_client::{Connection, Dispatch, EventQueue, QueueHandle};
 
@@ -222,14 +222,20 @@ impl Carrier {
     }
 }
 
-/// Set when the compositor has answered a [`Link::roundtrip`].
+/// Set when the compositor has answered a [`Link::roundtrip`]; a state delegates the callback to it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answered(Arc<AtomicBool>);
 
-impl Answered {
-    /// To be called from the `Dispatch` of the callback.
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+impl<S: Dispatch<WlCallback, Self>> Dispatch<WlCallback, Self, S> for Answered {
+    fn event(
+        _: &mut S,
+        _: &WlCallback,
+        _: wl_callback::Event,
+        answered: &Self,
+        _: &Connection,
+        _: &QueueHandle<S>,
+    ) {
+        answered.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -259,6 +265,7 @@ mod tests {
     use std::io::Write;
     use std::sync::mpsc::channel;
 
+    use wayland_client::delegate_dispatch;
     use wayland_client::protocol::wl_registry;
 
     use super::*;
@@ -280,18 +287,7 @@ mod tests {
         }
     }
 
-    impl Dispatch<WlCallback, Answered> for Listener {
-        fn event(
-            _: &mut Self,
-            _: &WlCallback,
-            _: wayland_client::protocol::wl_callback::Event,
-            answered: &Answered,
-            _: &Connection,
-            _: &QueueHandle<Self>,
-        ) {
-            answered.set();
-        }
-    }
+    delegate_dispatch!(Listener: [WlCallback: Answered] => Answered);
 
     /// `wl_registry.global(1, "x", 1)`, to the second object that a client makes.
     fn global() -> Vec<u8> {

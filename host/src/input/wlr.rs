@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use punktfunk_core::input::{InputEvent, KeyCode, PointerButton, ScrollAxis};
 use rustix::fs::{MemfdFlags, memfd_create};
-use wayland_client::protocol::wl_callback::{self, WlCallback};
+use wayland_client::protocol::wl_callback::WlCallback;
 use wayland_client::protocol::wl_output::{self, WlOutput};
 use wayland_client::protocol::wl_pointer::{Axis, AxisSource, ButtonState};
 use wayland_client::protocol::wl_registry::{self, WlRegistry};
 use wayland_client::protocol::wl_seat::WlSeat;
-use wayland_client::{Connection, Dispatch, Proxy, QueueHandle, WEnum, delegate_noop};
+use wayland_client::{
+    Connection, Dispatch, Proxy, QueueHandle, WEnum, delegate_dispatch, delegate_noop,
+};
 use wayland_protocols_misc::zwp_virtual_keyboard_v1::client::zwp_virtual_keyboard_manager_v1::ZwpVirtualKeyboardManagerV1;
 use wayland_protocols_misc::zwp_virtual_keyboard_v1::client::zwp_virtual_keyboard_v1::ZwpVirtualKeyboardV1;
 use wayland_protocols_wlr::virtual_pointer::v1::client::zwlr_virtual_pointer_manager_v1::ZwlrVirtualPointerManagerV1;
@@ -283,19 +285,7 @@ impl Dispatch<WlOutput, ()> for State {
     }
 }
 
-impl Dispatch<WlCallback, Answered> for State {
-    fn event(
-        _: &mut Self,
-        _: &WlCallback,
-        _: wl_callback::Event,
-        answered: &Answered,
-        _: &Connection,
-        _: &QueueHandle<Self>,
-    ) {
-        answered.set();
-    }
-}
-
+delegate_dispatch!(State: [WlCallback: Answered] => Answered);
 delegate_noop!(State: ignore WlSeat);
 delegate_noop!(State: ZwlrVirtualPointerManagerV1);
 delegate_noop!(State: ZwlrVirtualPointerV1);
