@@ -13,7 +13,8 @@ const UNSAFE_FILES: &[&str] = &["host/src/encode/x264/library.rs"];
 const WALL_CLOCK_FILES: &[&str] = &["host/src/store/mod.rs"];
 
 /// What the wall clock is called.
-const WALL_CLOCK: &[&str] = &["SystemTime", "OffsetDateTime", "Utc", "CLOCK_REALTIME"];
+const WALL_CLOCK: &[&str] =
+    &["SystemTime", "OffsetDateTime", "Utc", "CLOCK_REALTIME", "Realtime", "RealtimeCoarse"];
 
 /// Longer files are split.
 const MAX_LINES: usize = 800;
@@ -193,6 +194,8 @@ mod tests {
     fn a_look_at_the_wall_clock_is_found() {
         let bad = sample("use std::time::SystemTime;\nfn f() { SystemTime::now(); }");
         assert_eq!(check_wall_clock(std::slice::from_ref(&bad), &[]).len(), 1);
+        let raw = sample("fn f() { rustix::time::clock_gettime(ClockId::Realtime); }");
+        assert_eq!(check_wall_clock(&[raw], &[]).len(), 1);
         assert_eq!(check_wall_clock(&[sample("fn f() {}")], &["host/src/encode/x264.rs"]).len(), 1);
         let tests = sample("#[cfg(test)]\nmod tests { use std::time::SystemTime; }");
         assert_clean("sample", &check_wall_clock(&[tests], &[]));
