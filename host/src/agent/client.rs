@@ -102,18 +102,20 @@ struct Ending {
 }
 
 impl Client {
-    /// Hangs up, which ends the session at once, and waits until the connection's thread and the agent are gone.
+    /// Hangs up, which ends the session at once, and waits until the agent and the connection's thread are gone.
     fn hang_up(&self) {
         self.link.hang_up("the session was ended");
         // The lock is held while waiting: whoever comes second finds all of it done.
         let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        // The agent is ended before its reader is waited for: what the reader still finds in the socket, and how long
+        // that takes it, is up to the agent.
+        if let Some(after_end) = ending.after_end.take() {
+            after_end();
+        }
         if let Some(reader) = ending.reader.take()
             && reader.join().is_err()
         {
             tracing::error!("the thread that listens to an agent panicked");
-        }
-        if let Some(after_end) = ending.after_end.take() {
-            after_end();
         }
     }
 }

@@ -64,15 +64,19 @@ impl Launched {
         }
     }
 
-    fn request(&self, request: &str) -> Result<Option<OwnedFd>, AgentError> {
-        ask(&self.socket, request)
-            .map_err(|refusal| AgentError::Start { reason: refusal.text(&self.socket) })
+    fn request(&self, verb: &str, profile: u16) -> Result<Option<OwnedFd>, AgentError> {
+        ask(&self.socket, &format!("{verb} {profile}")).map_err(|refusal| match refusal {
+            Refusal::Said(reason) if reason == format!("there is no profile {profile}") => {
+                AgentError::NoProfile { number: profile }
+            }
+            refusal => AgentError::Start { reason: refusal.text(&self.socket) },
+        })
     }
 
     fn begin(&self, profile: u16) -> Result<OwnedFd, AgentError> {
-        self.request(&format!("stop {profile}"))?;
+        self.request("stop", profile)?;
         let nothing = || AgentError::Start { reason: "the launcher hands nothing over".to_owned() };
-        self.request(&format!("start {profile}"))?.ok_or_else(nothing)
+        self.request("start", profile)?.ok_or_else(nothing)
     }
 }
 
@@ -233,6 +237,15 @@ mod tests {
         );
         assert_eq!(thread.join().unwrap(), ["stop 9", "start 9"]);
         assert!(lock(&launched.taken).is_empty(), "the profile may be tried again");
+    }
+
+    #[test]
+    fn a_launcher_of_fewer_profiles_is_told_apart_from_one_that_refuses() {
+        let (_folder, launched, thread) = launcher(&["no there is no profile 63"]);
+        let error = launched.start(ProfileNumber(63)).map(drop).unwrap_err();
+        assert_eq!(error, AgentError::NoProfile { number: 63 });
+        thread.join().unwrap();
+        assert!(lock(&launched.taken).is_empty());
     }
 
     #[test]

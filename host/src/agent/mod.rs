@@ -125,6 +125,12 @@ pub enum AgentError {
         /// What is missing or refused, and what to do.
         reason: String,
     },
+    /// The launcher keeps fewer profiles than the host asks for.
+    #[error("no session can be started: the launcher keeps no profile with the number {number}")]
+    NoProfile {
+        /// The profile's number.
+        number: u16,
+    },
     /// It is gone, and the session's programs with it.
     #[error("the session's agent is gone: {reason}")]
     Gone {
