@@ -83,6 +83,7 @@ fn on_an_output(
     })();
     match tried {
         Ok(evidence) => Finding::works_with(format!("{evidence} ({})", report.detail)),
+        Err(Trouble::Agent(error)) => Finding::without_agent(&error),
         // It is no loss that something nobody has seen working does not work.
         Err(trouble) if !report.proven => Finding::Unproven {
             reason: format!("{}: {}", report.detail, super::in_a_line(&trouble)),

@@ -98,7 +98,7 @@ pub(super) fn isolation(around: &Surroundings) -> Finding {
                 reached.join(", ")
             ),
         },
-        Err(error) => Finding::broken(&error),
+        Err(error) => Finding::without_agent(&error),
     }
 }
 

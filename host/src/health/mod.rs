@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{AgentStarter, ProfileNumber};
+use crate::agent::{AgentError, AgentStarter, ProfileNumber};
 use crate::display::DisplayBackend;
 use crate::display::pattern::PatternBackend;
 use crate::display::sway::SwayBackend;
@@ -78,6 +78,21 @@ impl Finding {
 
     fn broken(reason: &(impl std::error::Error + ?Sized)) -> Self {
         Self::Broken { reason: in_a_line(reason) }
+    }
+
+    /// What to say of a check that got no agent, or lost it: a launcher of fewer profiles than there are is no fault of
+    /// what was to be tried.
+    fn without_agent(error: &AgentError) -> Self {
+        match error {
+            AgentError::NoProfile { number } => Self::missing(
+                format!(
+                    "the launcher keeps no profile {number}, which is the one that the host tries \
+                     things in"
+                ),
+                format!("start the launcher with --profiles {}", number + 1),
+            ),
+            error => Self::broken(error),
+        }
     }
 }
 
@@ -214,6 +229,16 @@ fn in_a_line(error: &(impl std::error::Error + ?Sized)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_launcher_without_the_doctors_profile_is_missing_something_and_not_broken() {
+        let error = AgentError::NoProfile { number: DOCTORS_PROFILE };
+        let Finding::Missing { reason, remedy } = Finding::without_agent(&error) else { panic!() };
+        assert!(reason.contains("no profile 63"), "{reason}");
+        assert_eq!(remedy, "start the launcher with --profiles 64");
+        let other = AgentError::Start { reason: "no user".to_owned() };
+        assert!(matches!(Finding::without_agent(&other), Finding::Broken { .. }));
+    }
 
     fn examined(check: &str, finding: Finding) -> Examined {
         Examined { check: check.to_owned(), finding }

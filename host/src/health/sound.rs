@@ -67,6 +67,7 @@ pub(super) fn pipewire(agents: &dyn AgentStarter) -> Finding {
         Ok(()) => {
             Finding::works_with(format!("heard what a program of a session played ({report})"))
         }
+        Err(Trouble::Agent(error)) => Finding::without_agent(&error),
         Err(trouble) => Finding::broken(&trouble),
     }
 }
