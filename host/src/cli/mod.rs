@@ -4,6 +4,7 @@ mod agents;
 mod doctor;
 mod log;
 mod memory;
+mod rooms;
 mod selftest;
 mod serve;
 mod talk;

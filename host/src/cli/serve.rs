@@ -4,7 +4,7 @@
 //! told and left out), then sockets. The order of the end: no new requests, then the sessions, then the goodbyes, then
 //! the local socket, so that the owner can ask what goes on until the last moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use punktfunk_core::media::Codec;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
@@ -22,17 +21,10 @@ use tracing::{info, warn};
 use super::ServeArguments;
 use super::agents::Agents;
 use super::doctor::{Places, examiner, scratch_of};
-use crate::audio::pipewire::SoundOptions;
+use super::rooms::Rooms;
 use crate::config::{self, Config, Encryption, Layers};
 use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
-use crate::display::DisplayBackend;
-use crate::display::pattern::PatternBackend;
-use crate::display::sway::SwayBackend;
-use crate::encode::EncoderBackend;
-use crate::encode::x264::X264Backend;
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, any_address};
-use crate::health::child::Examiner;
-use crate::health::{self, Finding};
 use crate::identity::Identity;
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, default_socket};
@@ -239,100 +231,6 @@ fn show(event: &PairingEvent) {
 /// `println!` would panic there, and the sessions would be lost without a goodbye.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// What hardware rooms have to offer here.
-struct Rooms {
-    displays: BTreeMap<String, Arc<dyn DisplayBackend>>,
-    encoder: Arc<dyn EncoderBackend>,
-    codecs: Vec<Codec>,
-    /// How to make the sound of programs.
-    sound: Option<SoundOptions>,
-    found: Vec<Backend>,
-    problems: Vec<String>,
-}
-
-impl Rooms {
-    fn probe(examiner: &Examiner) -> Self {
-        let mut rooms = Self {
-            displays: BTreeMap::new(),
-            encoder: Arc::new(X264Backend),
-            codecs: vec![],
-            sound: None,
-            found: vec![],
-            problems: vec![],
-        };
-        let displays: [Arc<dyn DisplayBackend>; 2] =
-            [Arc::new(SwayBackend::default()), Arc::new(PatternBackend::default())];
-        for display in displays {
-            rooms.try_display(display);
-        }
-        rooms.try_encoder(examiner);
-        rooms.try_sound();
-        rooms
-    }
-
-    fn try_display(&mut self, display: Arc<dyn DisplayBackend>) {
-        match display.probe() {
-            Ok(report) if report.proven => {
-                self.found.push(Backend {
-                    room: "display".to_owned(),
-                    chosen: display.name().to_owned(),
-                    why: report.detail,
-                });
-                self.displays.insert(display.name().to_owned(), display);
-            }
-            Ok(report) => self.problems.push(format!(
-                "the display backend {} is unproven here and not used: {}",
-                display.name(),
-                report.detail
-            )),
-            Err(error) => self.problems.push(error.to_string()),
-        }
-    }
-
-    fn try_sound(&mut self) {
-        let probed = crate::audio::pipewire::probe();
-        let (chosen, why) = match probed.and_then(|report| Ok((report.options()?, report))) {
-            Ok((options, report)) => {
-                self.sound = Some(options);
-                (report.to_string(), "each session has a sound server of its own")
-            }
-            Err(error) => {
-                self.problems.push(error.to_string());
-                ("built in".to_owned(), "the test card brings its own tone")
-            }
-        };
-        let (room, why) = ("sound".to_owned(), why.to_owned());
-        self.found.push(Backend { room, chosen, why });
-    }
-
-    /// The encoder is tried in a process of its own: one that crashes does not take the host along, and what it
-    /// leaves in memory goes with that process.
-    fn try_encoder(&mut self, examiner: &Examiner) {
-        let tried = match examiner.examine(&health::encoder_check(Arc::clone(&self.encoder))) {
-            Ok(Finding::Works { .. }) => Ok(self.encoder.codecs()),
-            Ok(finding) => Err(format!("{} {finding}", self.encoder.name())),
-            // Where this program is not the host's own but one that has the host in it.
-            Err(_) => self.encoder.probe().map_err(|error| error.to_string()),
-        };
-        match tried {
-            Ok(codecs) => {
-                let names: Vec<String> = codecs.iter().map(Codec::to_string).collect();
-                self.found.push(Backend {
-                    room: "encoder".to_owned(),
-                    chosen: self.encoder.name().to_owned(),
-                    why: format!(
-                        "encodes {} in software; this version has no hardware encoder",
-                        names.join(", ")
-                    ),
-                });
-                self.codecs = codecs;
-            }
-            // The console must come up even when streaming cannot; a launch will be refused with this reason.
-            Err(error) => self.problems.push(format!("no stream is possible: {error}")),
-        }
-    }
 }
 
 fn all_apps(config: &Config) -> Vec<AppSpec> {

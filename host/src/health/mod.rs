@@ -186,12 +186,7 @@ pub fn checks() -> Vec<Check> {
     let displays: [Arc<dyn DisplayBackend>; 2] =
         [Arc::new(SwayBackend::default()), Arc::new(PatternBackend::default())];
     let mut checks = Vec::new();
-    for backend in &displays {
-        let of = Arc::clone(backend);
-        checks.push(Check::new(format!("display:{}", backend.name()), 20, move |around| {
-            displays::picture(of.as_ref(), around.agents.as_ref())
-        }));
-    }
+    checks.extend(displays.iter().cloned().map(display_check));
     for backend in encode::backends() {
         checks.push(encoder_check(Arc::from(backend)));
     }
@@ -201,13 +196,25 @@ pub fn checks() -> Vec<Check> {
         }));
     }
     checks.push(Check::new("sound:opus", 5, |_| sound::opus()));
-    checks.push(Check::new("sound:pipewire", 25, |around| sound::pipewire(around.agents.as_ref())));
+    checks.push(sound_check());
     checks.push(Check::new("store", 10, |around| machine::store(&around.state_dir)));
     checks.push(Check::new("network", 10, network::ports));
     checks.push(Check::new("discovery", 10, network::discovery));
     checks.push(Check::new("isolation", 25, machine::isolation));
     checks.push(Check::new("gpu", 5, |_| machine::gpu(Path::new("/dev/dri"))));
     checks
+}
+
+/// The check of a display: that it shows a picture.
+pub fn display_check(backend: Arc<dyn DisplayBackend>) -> Check {
+    Check::new(format!("display:{}", backend.name()), 20, move |around| {
+        displays::picture(backend.as_ref(), around.agents.as_ref())
+    })
+}
+
+/// The check of what makes the sound of programs.
+pub fn sound_check() -> Check {
+    Check::new("sound:pipewire", 25, |around| sound::pipewire(around.agents.as_ref()))
 }
 
 /// The check of an encoder.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from network import inside
 
-PROFILES = 16
+PROFILES = 64
 TCP_PORTS, UDP_PORTS = (47984, 47989, 48010), (47998, 47999, 48000)
 
 
