@@ -52,7 +52,9 @@ def lint(_long):
 
 def unit(long):
     shutil.rmtree(ARTEFACTS / "unit", ignore_errors=True)
-    run(["cargo", "test", "--workspace", "--locked"])
+    # Most tests wait for somebody most of the time, so that two processors are enough for four.
+    threads = max(4, os.cpu_count() or 0)
+    run(["cargo", "test", "--workspace", "--locked"], env=os.environ | {"RUST_TEST_THREADS": str(threads)})
     for binary, source in test_binaries():
         for group in ordinary_user_tests(source):
             run_as_ordinary_user(binary, group, {"PUNKTFUNK_CYCLES": "500"} if long else {})

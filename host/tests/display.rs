@@ -24,7 +24,7 @@ use punktfunk_host::capture::testcard::read_code;
 use punktfunk_host::capture::{CaptureError, CapturedFrame, FrameSource};
 use punktfunk_host::clock;
 use punktfunk_host::display::pattern::PatternBackend;
-use punktfunk_host::display::sway::{NO_FOCUS_APP_ID, SwayBackend};
+use punktfunk_host::display::sway::{NO_FOCUS_APP_ID, SwayBackend, SwayOptions};
 use punktfunk_host::display::{DisplayBackend, DisplayError, OutputSpec, VirtualOutput};
 use punktfunk_host::input::{InputError, InputSink};
 use rustix::process::{Pid, Signal, kill_process};
@@ -199,8 +199,11 @@ fn a_host_that_is_killed_leaves_no_sway() {
 #[test]
 #[ignore = "needs sway and an unprivileged user"]
 fn a_sway_that_hangs_is_noticed() {
-    let room = Room::of(&SwayBackend::default());
-    let mut output = open_sway(&room, mode(640, 360, 60_000));
+    let patience = Duration::from_secs(3);
+    let backend =
+        SwayBackend::new(SwayOptions { hang_patience: patience, ..SwayOptions::default() });
+    let room = Room::of(&backend);
+    let mut output = backend.open(&room.spec(mode(640, 360, 60_000))).unwrap();
     output.check().unwrap();
     let sway = processes(&room.run()).into_iter().find(|(_, name)| name == "sway").unwrap().0;
     kill_process(sway, Signal::STOP).unwrap();
@@ -212,7 +215,7 @@ fn a_sway_that_hangs_is_noticed() {
         }
         std::thread::park_timeout(Duration::from_millis(50));
     };
-    assert!(error.to_string().contains("does not answer"), "{error}");
+    assert!(error.to_string().contains("does not answer for 3 s"), "{error}");
     output.close(Duration::ZERO);
     room.leave();
 }

@@ -29,12 +29,21 @@ use crate::input::InputSink;
 use crate::input::wlr::WlrSink;
 
 /// How sway is run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SwayOptions {
     /// Let X11 programs appear, through Xwayland. Default: no.
     pub xwayland: bool,
     /// Render with the GPU (GLES) instead of the processor. Default: no.
     pub gpu: bool,
+    /// A sway that leaves a question without an answer for so long counts as hanging; three are asked in that time.
+    /// Default: 15 s.
+    pub hang_patience: Duration,
+}
+
+impl Default for SwayOptions {
+    fn default() -> Self {
+        Self { xwayland: false, gpu: false, hang_patience: Duration::from_secs(15) }
+    }
 }
 
 /// Starts one sway per output.
@@ -141,8 +150,13 @@ impl DisplayBackend for SwayBackend {
         agent.write_file(CONFIG, self.config(spec.mode).as_bytes()).map_err(refused)?;
         let process = agent.spawn(&self.process(agent.as_ref())).map_err(refused)?;
         // From here on dropping `output` ends the process.
-        let mut output =
-            SwayOutput { agent, process, mode: spec.mode, wayland: None, pulse: Pulse::default() };
+        let mut output = SwayOutput {
+            agent,
+            process,
+            mode: spec.mode,
+            wayland: None,
+            pulse: Pulse::new(self.options.hang_patience),
+        };
         output.wait_until_ready()?;
         tracing::info!(mode = %spec.mode, "sway is ready");
         Ok(Box::new(output))
@@ -269,7 +283,7 @@ impl VirtualOutput for SwayOutput {
         }
         let (agent, now) = (&self.agent, Instant::now());
         if self.pulse.is_lost(now, || Question::version(agent.connect(IPC).ok()?).ok()) {
-            let reason = format!("it does not answer for {} s", HANG_PATIENCE.as_secs());
+            let reason = format!("it does not answer for {} s", self.pulse.patience.as_secs());
             return Err(DisplayError::Died { backend: NAME, reason });
         }
         Ok(())
@@ -289,8 +303,9 @@ impl Drop for SwayOutput {
 
 /// Whether sway still answers. A sway that hangs lives, keeps its sockets and shows the last picture for ever; only
 /// asking tells.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pulse {
+    patience: Duration,
     question: Option<Question>,
     /// Since when a question, or an attempt to ask one, is without an answer.
     silent_since: Option<Instant>,
@@ -298,20 +313,25 @@ struct Pulse {
 }
 
 impl Pulse {
+    fn new(patience: Duration) -> Self {
+        Self { patience, question: None, silent_since: None, next: None }
+    }
+
     /// Asks now and then. Whether there has been no answer for too long.
     fn is_lost(&mut self, now: Instant, ask: impl FnOnce() -> Option<Question>) -> bool {
         match self.question.as_mut().map(Question::reply) {
-            Some(Ok(Some(_))) => *self = Self { next: self.next, ..Self::default() },
+            Some(Ok(Some(_))) => (self.question, self.silent_since) = (None, None),
             // A sway that ends closes its connections; its process tells better what became of it.
             Some(Err(_)) => self.question = None,
             Some(Ok(None)) | None => {}
         }
-        if self.question.is_none() && now >= *self.next.get_or_insert(now + ASK_AGAIN) {
-            self.next = Some(now + ASK_AGAIN);
+        let pause = self.patience / 3;
+        if self.question.is_none() && now >= *self.next.get_or_insert(now + pause) {
+            self.next = Some(now + pause);
             self.silent_since.get_or_insert(now);
             self.question = ask();
         }
-        self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= HANG_PATIENCE)
+        self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= self.patience)
     }
 }
 
@@ -359,9 +379,6 @@ const BACKGROUND: &str = "#232b3b";
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const MODE_PATIENCE: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// How often sway is asked whether it answers, and how long it may take.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
-const HANG_PATIENCE: Duration = Duration::from_secs(15);
 const DROP_GRACE: Duration = Duration::from_secs(1);
 /// `sun_path` has 108 bytes with the closing zero.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
