@@ -16,7 +16,7 @@ import pytest
 
 from conftest import Client, pair
 from daemon import NOBODY, Daemon, wait_for
-from launcher import TCP_PORTS, UDP_PORTS
+from launcher import PROFILES, TCP_PORTS, UDP_PORTS
 from network import HOST_V4, HOST_V6, Network, inside
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -180,7 +180,7 @@ def test_a_daemon_that_is_killed_takes_its_sessions_along(house):
 
 def test_what_the_launcher_does_not_know_it_refuses(house):
     launcher = house[0].launcher
-    for request in (b"start 16", b"start 65536", b"start -1", b"start", b"start 1 2", b"stop x", b"restart 1", b"status ",
+    for request in (b"start %d" % PROFILES, b"start 65536", b"start -1", b"start", b"start 1 2", b"stop x", b"restart 1", b"status ",
                     b"\xff\xfe", b"start 1" + bytes(500), b"x" * 60_000):
         answer, agents = launcher.ask(request)
         assert answer.startswith("no ") and not agents, (request[:40], answer)
