@@ -3,12 +3,13 @@
 //! Rooms, from the hardware up (an upper room may use a lower one, never the other way; a test reads the `use` lines):
 //! 0. below all: [`clock`], and [`agent`], the hands of a session
 //! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`]
-//! 2. the line: [`stream`], [`pairing`], [`identity`], [`config`]
+//! 2. the line: [`stream`], [`pairing`], [`identity`], [`access`], [`config`]
 //! 3. the owner: [`session`], [`health`]
 //! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
 //! 5. a client of our own: [`selftest`]
 //! 6. the entry: [`cli`]
 
+pub mod access;
 pub mod agent;
 pub mod audio;
 pub mod capture;

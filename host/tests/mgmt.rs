@@ -18,7 +18,9 @@ use punktfunk_host::health::Finding;
 use punktfunk_host::health::child::Examiner;
 use punktfunk_host::mgmt::client::{Client, ClientError};
 use punktfunk_host::mgmt::wire::{Backend, Block, Fate, Listen, StatusReport};
-use punktfunk_host::mgmt::{MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment};
+use punktfunk_host::mgmt::{
+    MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup,
+};
 use punktfunk_host::pairing::{
     Asking, DeskLimits, DeskMode, DeskOptions, PairingDesk, PairingOutcome, PinWait,
 };
@@ -154,7 +156,10 @@ impl Host {
             // A check that crashes, whichever it is.
             examiner: Examiner::new("/bin/sh".into(), vec!["-c".into(), "kill -ABRT $$".into()]),
         };
-        MgmtServer::start(&MgmtOptions { socket: self.socket.clone(), owner_uid: None }, handles)
+        MgmtServer::start(
+            &MgmtOptions { socket: self.socket.clone(), owner_uid: None },
+            Startup::complete(handles),
+        )
     }
 
     fn client(&self) -> Client {

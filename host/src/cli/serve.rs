@@ -27,7 +27,9 @@ use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, any_address};
 use crate::identity::Identity;
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
-use crate::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, default_socket};
+use crate::mgmt::{
+    MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup, default_socket,
+};
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
 use crate::session::apps::{AppSpec, DESKTOP, TEST_CARD, built_in, offer};
 use crate::session::{App, SessionDesk, SessionOptions, Sessions, Sounds};
@@ -148,7 +150,7 @@ async fn serve(
     ));
     let mgmt = MgmtServer::start(
         &MgmtOptions { socket, owner_uid: arguments.owner_uid.or(config.owner_uid) },
-        MgmtHandles {
+        Startup::complete(MgmtHandles {
             desk: pairing.clone(),
             store,
             sessions: sessions.clone(),
@@ -157,7 +159,7 @@ async fn serve(
                 Arc::new(move || StatusReport::clone(&status))
             },
             examiner,
-        },
+        }),
     )?;
     if arguments.foreground {
         say(describe(&status).trim_end());

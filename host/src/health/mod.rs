@@ -35,7 +35,7 @@ pub use network::Door;
 const DOCTOR: ProfileNumber = ProfileNumber(DOCTORS_PROFILE);
 
 /// What became of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Finding {
     /// It was opened and delivered.

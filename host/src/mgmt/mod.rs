@@ -9,29 +9,33 @@
 
 mod api;
 pub mod client;
+mod guard;
 mod problem;
-mod selftest;
 mod socket;
+mod startup;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use self::guard::{Caller, Who};
 use self::socket::BoundSocket;
 use crate::health::child::Examiner;
 use crate::pairing::PairingDesk;
 use crate::session::SessionDesk;
 use crate::store::Store;
 
+pub use api::document;
 pub use socket::{SocketEnvironment, default_socket};
+pub use startup::{Stage, Startup};
 
 /// As many connections of those who may come in are served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -121,14 +125,14 @@ impl MgmtServer {
     ///
     /// # Errors
     /// See [`MgmtError`].
-    pub fn start(options: &MgmtOptions, handles: MgmtHandles) -> Result<Self, MgmtError> {
+    pub fn start(options: &MgmtOptions, startup: Startup) -> Result<Self, MgmtError> {
         let (socket, listener) = socket::bind(&options.socket)?;
         let io = |source| MgmtError::Io { path: options.socket.clone(), source };
         listener.set_nonblocking(true).map_err(io)?;
         let listener = UnixListener::from_std(listener).map_err(io)?;
         let allowed = Allowed::new(rustix::process::geteuid().as_raw(), options.owner_uid);
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, allowed, api::router(handles), stopped));
+        let accepting = tokio::spawn(accept(listener, allowed, api::router(startup), stopped));
         tracing::info!(socket = %options.socket.display(), "the management socket is open");
         Ok(Self { socket, stop, accepting: Some(accepting) })
     }
@@ -199,7 +203,12 @@ async fn accept(
         if !is_allowed {
             tracing::debug!(?uid, "turned a stranger away from the management socket");
         }
-        let service = service.clone();
+        let caller = Caller {
+            who: Who::Local { uid: uid.unwrap_or(u32::MAX) },
+            remote: None,
+            claimed: true,
+        };
+        let service = service.clone().layer(Extension(caller));
         connections.spawn(async move {
             let _seat = seat;
             serve(stream, service).await;

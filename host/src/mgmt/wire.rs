@@ -1,4 +1,4 @@
-//! What goes over the socket, as JSON: the same types on both ends.
+//! What goes over the doors, as JSON: the same types on both ends.
 //!
 //! Times are microseconds of the host's monotonic clock where a name ends in `_us`, seconds since 1970 where it ends
 //! in `_at`. Fields are only ever added.
@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use punktfunk_core::media::{BlockShape, DropReason, FrameFate, FrameKind, FrameTrace};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use zeroize::Zeroize;
 
 use crate::pairing::{
@@ -17,7 +18,7 @@ use crate::pairing::{
 use crate::store::PairedClient;
 
 /// An error (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemDetails {
     /// The status in words.
     pub title: String,
@@ -30,7 +31,7 @@ pub struct ProblemDetails {
 }
 
 /// How the host is doing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusReport {
     /// The host's version.
     pub version: String,
@@ -44,18 +45,19 @@ pub struct StatusReport {
     pub problems: Vec<String>,
     /// Where a client on this machine finds plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub near: Option<SocketAddr>,
 }
 
 /// The self-test asks for a permit.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AskPermit {
     /// The client id that its certificate makes: the SHA-256 of its DER bytes, 64 hex digits.
     pub client: String,
 }
 
 /// The self-test's permit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SelfTestPermit {
     /// The client it is for.
     pub client: String,
@@ -67,7 +69,7 @@ pub struct SelfTestPermit {
 }
 
 /// One socket of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Listen {
     /// What is spoken there.
     pub protocol: String,
@@ -76,7 +78,7 @@ pub struct Listen {
 }
 
 /// One choice of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Backend {
     /// What it is for.
     pub room: String,
@@ -87,7 +89,7 @@ pub struct Backend {
 }
 
 /// The pairing desk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pairing {
     /// Counts changes; hand it back as `after` to wait for the next one.
     pub revision: u64,
@@ -103,11 +105,12 @@ pub struct Pairing {
 }
 
 /// A request to be paired.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Request {
     /// Its number.
     pub id: u64,
     /// Where it came from.
+    #[schema(value_type = String)]
     pub remote: IpAddr,
     /// The device's name.
     pub device_name: String,
@@ -116,11 +119,12 @@ pub struct Request {
 }
 
 /// A request that ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finished {
     /// Its number.
     pub id: u64,
     /// Where it came from.
+    #[schema(value_type = String)]
     pub remote: IpAddr,
     /// The device's name.
     pub device_name: String,
@@ -132,7 +136,7 @@ pub struct Finished {
 }
 
 /// The owner types a PIN.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Answer {
     /// Which request it is for; may be left out while only one waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,8 +149,9 @@ pub struct Answer {
 }
 
 /// A PIN as it was typed; not printed, wiped when dropped.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = String, format = Password)]
 pub struct PinText(pub String);
 
 impl fmt::Debug for PinText {
@@ -162,14 +167,14 @@ impl Drop for PinText {
 }
 
 /// The owner turns a request away.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Decline {
     /// Which.
     pub request: u64,
 }
 
 /// The owner opens pairing for a while.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Arm {
     /// For how long, in seconds; five minutes if left out, an hour at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,7 +182,7 @@ pub struct Arm {
 }
 
 /// A paired client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Client {
     /// Its id, 64 hex digits.
     pub id: String,
@@ -189,18 +194,19 @@ pub struct Client {
     pub last_seen_at: u64,
     /// Where it was last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub remote: Option<IpAddr>,
 }
 
 /// The owner names a client.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Rename {
     /// The new name.
     pub name: String,
 }
 
 /// A session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// Its number.
     pub id: u64,
@@ -220,7 +226,7 @@ pub struct Session {
 }
 
 /// What one frame went through.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Trace {
     /// Which picture of the source.
     pub source: u64,
@@ -234,7 +240,7 @@ pub struct Trace {
 }
 
 /// The datagrams of one block: first those with data, then those with parity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Block {
     /// How many carry data, and how many of the block's datagrams a client must get.
     pub data: u16,
@@ -243,7 +249,7 @@ pub struct Block {
 }
 
 /// What became of a frame.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "fate", rename_all = "kebab-case")]
 pub enum Fate {
     /// It went out.

@@ -18,7 +18,7 @@ use super::{StoreError, as_damaged};
 pub(super) struct Schema(pub(super) &'static [&'static str]);
 
 /// The schema of this daemon.
-pub(super) const SHIPPED: Schema = Schema(&[V1, V2]);
+pub(super) const SHIPPED: Schema = Schema(&[V1, V2, V3]);
 
 /// Identity and clients.
 pub(super) const V1: &str = "
@@ -51,6 +51,106 @@ pub(super) const V2: &str = "
 CREATE TABLE profile (
     client BLOB PRIMARY KEY,
     number INTEGER NOT NULL UNIQUE
+) STRICT;
+";
+
+/// What the owner's door keeps: who the owner is, who is logged in, what the owner decided. Secrets are kept as hashes,
+/// but for the claim's, which must be shown until it is used, and the console's key.
+pub(super) const V3: &str = "
+CREATE TABLE console_identity (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    certificate_der BLOB NOT NULL,
+    private_key_der BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE owner (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    claimed_at INTEGER NOT NULL,
+    password TEXT NOT NULL,
+    viewer_password TEXT,
+    proof_salt BLOB NOT NULL,
+    proof_key BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE claim (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    token BLOB NOT NULL,
+    code TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE console_session (
+    hash BLOB PRIMARY KEY,
+    role TEXT NOT NULL,
+    csrf TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL,
+    remote TEXT,
+    agent TEXT
+) STRICT;
+
+CREATE TABLE token (
+    id TEXT PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    used_at INTEGER,
+    expires_at INTEGER
+) STRICT;
+
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    remote TEXT,
+    action TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE consumed (
+    kind TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (kind, digest)
+) STRICT;
+
+CREATE TABLE setting (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL,
+    set_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE app (
+    title TEXT PRIMARY KEY,
+    definition TEXT NOT NULL,
+    art BLOB,
+    set_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE client_policy (
+    client BLOB PRIMARY KEY,
+    permissions TEXT NOT NULL,
+    expires_at INTEGER
+) STRICT;
+
+CREATE TABLE past_session (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    client BLOB NOT NULL,
+    client_name TEXT NOT NULL,
+    app TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    began_at INTEGER NOT NULL,
+    ended_at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    figures TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE os_event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    event TEXT NOT NULL
 ) STRICT;
 ";
 

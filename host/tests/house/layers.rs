@@ -20,6 +20,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("stream", 2),
     ("pairing", 2),
     ("identity", 2),
+    ("access", 2),
     ("config", 2),
     ("session", 3),
     ("health", 3),

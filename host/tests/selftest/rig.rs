@@ -18,7 +18,7 @@ use punktfunk_host::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Por
 use punktfunk_host::health::child::Examiner;
 use punktfunk_host::identity::Identity;
 use punktfunk_host::mgmt::wire::StatusReport;
-use punktfunk_host::mgmt::{MgmtHandles, MgmtOptions, MgmtServer};
+use punktfunk_host::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, Startup};
 use punktfunk_host::pairing::{DeskMode, DeskOptions, DeskState, PairingDesk};
 use punktfunk_host::selftest::{self, Eraser, Report, Step, Taken, Verdict};
 use punktfunk_host::session::apps::test_card;
@@ -106,7 +106,7 @@ impl Rig {
             }),
         };
         let mgmt = MgmtOptions { socket: socket.clone(), owner_uid: None };
-        let open = Some((door, MgmtServer::start(&mgmt, handles).unwrap()));
+        let open = Some((door, MgmtServer::start(&mgmt, Startup::complete(handles)).unwrap()));
         drop(guard);
         Self { ports, desk, store, sessions, socket, open, runtime, _folder: folder }
     }

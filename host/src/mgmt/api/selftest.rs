@@ -4,20 +4,38 @@
 //! is killed renews nothing: its permit, its identity and its session are gone when the lease is.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::MgmtHandles;
-use super::api::{Body, blocking, parse};
-use super::problem::Problem;
-use super::wire::{AskPermit, SelfTestPermit};
+use super::super::MgmtHandles;
+use super::super::guard::{Need, allow};
+use super::super::problem::Problem;
+use super::super::startup::{Rooms, Startup};
+use super::super::wire::{AskPermit, ProblemDetails, SelfTestPermit};
+use super::{Body, blocking, parse};
 use crate::pairing::PermitError;
 use crate::store::ClientId;
 
-pub(super) async fn permit(
-    State(handles): State<MgmtHandles>,
-    body: Body,
-) -> Result<Json<SelfTestPermit>, Problem> {
+pub(super) fn routes() -> OpenApiRouter<Startup> {
+    OpenApiRouter::new()
+        .routes(allow(Need::Local, routes!(permit)))
+        .routes(allow(Need::Local, routes!(renew, end)))
+}
+
+/// Lets a self-test in.
+#[utoipa::path(
+    post,
+    path = "/selftest",
+    tag = "selftest",
+    request_body = AskPermit,
+    responses(
+        (status = 200, body = SelfTestPermit),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "one runs, or the certificate is a paired device's"),
+    ),
+)]
+async fn permit(Rooms(handles): Rooms, body: Body) -> Result<Json<SelfTestPermit>, Problem> {
     let ask: AskPermit = parse(body)?;
     let client: ClientId = ask.client.parse()?;
     if handles.store.client(client).is_some() {
@@ -30,17 +48,36 @@ pub(super) async fn permit(
     Ok(Json(permit.into()))
 }
 
-pub(super) async fn renew(
-    State(handles): State<MgmtHandles>,
+/// Keeps a self-test's permit alive.
+#[utoipa::path(
+    post,
+    path = "/selftest/{client}",
+    tag = "selftest",
+    params(("client" = String, Path, description = "the client id of its certificate")),
+    responses(
+        (status = 200, body = SelfTestPermit),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such self-test runs"),
+    ),
+)]
+async fn renew(
+    Rooms(handles): Rooms,
     Path(client): Path<String>,
 ) -> Result<Json<SelfTestPermit>, Problem> {
     Ok(Json(handles.desk.renew_self_test(client.parse()?)?.into()))
 }
 
-pub(super) async fn end(
-    State(handles): State<MgmtHandles>,
-    Path(client): Path<String>,
-) -> Result<StatusCode, Problem> {
+/// Erases what a self-test had.
+#[utoipa::path(
+    delete,
+    path = "/selftest/{client}",
+    tag = "selftest",
+    params(("client" = String, Path, description = "the client id of its certificate")),
+    responses(
+        (status = 204, description = "erased"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such self-test runs"),
+    ),
+)]
+async fn end(Rooms(handles): Rooms, Path(client): Path<String>) -> Result<StatusCode, Problem> {
     let client: ClientId = client.parse()?;
     let ended = blocking(move || erase(&handles, client)).await?;
     if ended { Ok(StatusCode::NO_CONTENT) } else { Err(PermitError::Unknown.into()) }

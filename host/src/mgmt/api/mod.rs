@@ -1,0 +1,109 @@
+//! The routes, one file for each area, each route a translation between JSON and a call.
+//!
+//! Calls that may block - the store writes to the disk, ending a session waits for its threads - run on the blocking
+//! pool. Every route is added with [`allow`](super::guard::allow), which says who may call it.
+
+mod clients;
+mod doctor;
+mod pairing;
+mod selftest;
+mod sessions;
+mod status;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::problem::Problem;
+use super::startup::Startup;
+use super::wire;
+
+/// The largest request body, in bytes.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+pub(super) type Body = Result<Bytes, BytesRejection>;
+
+/// The document of the API, in OpenAPI 3.1.
+pub fn document() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+pub(super) fn router(startup: Startup) -> Router {
+    let (router, _document) = routes().split_for_parts();
+    router
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing at this path")
+        })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "unknown-method",
+                "this path does not take this method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(startup)
+}
+
+fn routes() -> OpenApiRouter<Startup> {
+    let areas = OpenApiRouter::new()
+        .merge(status::routes())
+        .merge(pairing::routes())
+        .merge(clients::routes())
+        .merge(sessions::routes())
+        .merge(doctor::routes())
+        .merge(selftest::routes());
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", areas)
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "punktfunk",
+        description = "The management API of a punktfunk host. Errors are problem details (RFC 9457) with a stable \
+                       `code`; `detail` is a sentence for the owner.",
+    ),
+    components(schemas(wire::ProblemDetails)),
+    modifiers(&Security),
+)]
+struct Document;
+
+/// The ways to say who calls.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let cookie = ApiKeyValue::new("__Host-punktfunk");
+        components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+        let token = Http::new(HttpAuthScheme::Bearer);
+        components.add_security_scheme("token", SecurityScheme::Http(token));
+        // Not something to send: the kernel says who is at the other end of the local socket.
+        let local = ApiKeyValue::with_description(
+            "x-punktfunk-local",
+            "Only over the local socket, where the kernel says who calls; the header does not exist.",
+        );
+        components.add_security_scheme("local", SecurityScheme::ApiKey(ApiKey::Header(local)));
+    }
+}
+
+/// An empty body is an empty object, so that `curl -X POST` does for calls without arguments.
+pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    let body = body.map_err(|rejection| {
+        Problem::new(rejection.status(), "malformed", rejection.body_text())
+    })?;
+    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    serde_json::from_slice(body).map_err(Problem::malformed)
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(call).await.map_err(Problem::bug)
+}

@@ -1,0 +1,182 @@
+//! Who may call what: each route states its need, each caller has grants, and one function compares the two.
+//!
+//! A door finds out who calls (the kernel's word on the local socket; cookie or token over HTTPS) and puts a [`Caller`]
+//! into the request. A route is made with [`allow`], which guards the handler and writes the same need into the API's
+//! document: what is documented is what is enforced. A route without a need does not exist, because the only way to
+//! add one goes through here.
+
+use std::net::IpAddr;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
+use utoipa_axum::router::UtoipaMethodRouter;
+
+use super::problem::Problem;
+use crate::access::{Scope, Scopes};
+
+/// What a caller must have for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: it answers everybody, also before the host is claimed.
+    Nothing,
+    /// The scope.
+    Scope(Scope),
+    /// The owner in person: logged in, or over the local socket. No token does.
+    Owner,
+    /// The local socket: what it gives cannot be had from afar.
+    Local,
+}
+
+impl Need {
+    /// As it stands in the document.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Scope(scope) => scope.name(),
+            Self::Owner => "owner",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Somebody whom the kernel vouches for, on the local socket.
+    Local {
+        /// Its uid.
+        uid: u32,
+    },
+    /// The owner, logged in.
+    Owner,
+    /// Somebody who may look, logged in.
+    Viewer,
+    /// A program with a token.
+    Token {
+        /// Which.
+        id: String,
+        /// What it may.
+        scopes: Scopes,
+    },
+    /// Nobody that is known.
+    Anonymous,
+}
+
+/// A call's circumstances; in every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) who: Who,
+    /// Its address; `None` on the local socket.
+    pub(super) remote: Option<IpAddr>,
+    /// The host has an owner.
+    pub(super) claimed: bool,
+}
+
+impl Caller {
+    /// Whether it may; the reason if not.
+    fn check(&self, need: Need) -> Result<(), Problem> {
+        if need == Need::Nothing || matches!(self.who, Who::Local { .. }) {
+            return Ok(());
+        }
+        if !self.claimed {
+            let detail = "this host has no owner yet; claim it first, with the code that it shows";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "unclaimed", detail));
+        }
+        let may = match (&self.who, need) {
+            (Who::Anonymous, _) => {
+                let detail = "log in first";
+                return Err(Problem::new(StatusCode::UNAUTHORIZED, "login-needed", detail));
+            }
+            (_, Need::Local) => false,
+            (Who::Owner, _) => true,
+            (_, Need::Owner) => false,
+            (Who::Viewer, Need::Scope(scope)) => scope == Scope::View,
+            (Who::Token { scopes, .. }, Need::Scope(scope)) => scopes.contains(scope),
+            (Who::Local { .. }, _) | (_, Need::Nothing) => true,
+        };
+        if may {
+            return Ok(());
+        }
+        let detail = match need {
+            Need::Local => "this can only be done on the host itself".to_owned(),
+            Need::Owner => "only the owner in person may do this".to_owned(),
+            need => format!("this needs the permission \"{}\"", need.name()),
+        };
+        Err(Problem::new(StatusCode::FORBIDDEN, "not-allowed", detail))
+    }
+}
+
+/// The routes, open to those who have what is needed; the document says so.
+pub(super) fn allow<S>(
+    need: Need,
+    (schemas, mut paths, router): UtoipaMethodRouter<S>,
+) -> UtoipaMethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    for item in paths.paths.values_mut() {
+        operations(item).for_each(|operation| document(operation, need));
+    }
+    let guard = move |request: Request, next: Next| guard(need, request, next);
+    (schemas, paths, router.layer(middleware::from_fn(guard)))
+}
+
+async fn guard(need: Need, request: Request, next: Next) -> Response {
+    let checked = match request.extensions().get::<Caller>() {
+        Some(caller) => caller.check(need),
+        // A door that names nobody lets nobody in.
+        None => Err(Problem::bug("the door did not say who calls")),
+    };
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
+        .into_iter()
+        .filter_map(Option::as_mut)
+}
+
+/// Adds what every route with this need may answer, and who may call it.
+fn document(operation: &mut Operation, need: Need) {
+    let mut may_answer = vec![
+        (StatusCode::BAD_REQUEST, "the request cannot be understood"),
+        (StatusCode::PAYLOAD_TOO_LARGE, "the request is too large"),
+        (StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"),
+        (StatusCode::SERVICE_UNAVAILABLE, "the host is starting, or could not start"),
+    ];
+    if need != Need::Nothing {
+        may_answer.push((StatusCode::UNAUTHORIZED, "nobody is logged in"));
+    }
+    // Also a cookie without its CSRF token, and a foreign Origin.
+    may_answer.push((StatusCode::FORBIDDEN, "the caller may not do this"));
+    for (status, description) in may_answer {
+        let status = status.as_str().to_owned();
+        operation.responses.responses.entry(status).or_insert_with(|| problem(description));
+    }
+    let schemes: &[&str] = match need {
+        Need::Nothing => &[],
+        Need::Scope(_) => &["cookie", "token"],
+        Need::Owner => &["cookie"],
+        Need::Local => &["local"],
+    };
+    operation.security = Some(
+        schemes.iter().map(|scheme| SecurityRequirement::new(*scheme, [need.name()])).collect(),
+    );
+}
+
+fn problem(description: &str) -> RefOr<utoipa::openapi::Response> {
+    let content = Content::new(Some(Ref::from_schema_name("ProblemDetails")));
+    ResponseBuilder::new()
+        .description(description)
+        .content("application/problem+json", content)
+        .build()
+        .into()
+}

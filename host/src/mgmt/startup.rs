@@ -1,0 +1,120 @@
+//! How far the host is: the doors open first and say so, while the rest is still being put together.
+//!
+//! The console must come up even when streaming cannot, because the box has no other face. So the routes do not hold the
+//! rooms; they ask here for them, and are answered 503 with the step, or with the reason why there are none.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+
+use super::MgmtHandles;
+use super::problem::Problem;
+
+/// How far the host is; clones share it.
+#[derive(Clone)]
+pub struct Startup {
+    state: Arc<Mutex<State>>,
+    steps: &'static [&'static str],
+}
+
+/// How far the host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// It is being put together.
+    Starting {
+        /// The step that is being done, from 1.
+        step: usize,
+        /// As many there are.
+        count: usize,
+        /// What is being done.
+        doing: &'static str,
+    },
+    /// All is there.
+    Ready,
+    /// It could not be put together; the reason is a sentence for the owner.
+    Failed {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+enum State {
+    Starting(usize),
+    Ready(Box<MgmtHandles>),
+    Failed(String),
+}
+
+impl Startup {
+    /// A start of these steps, none of which is done.
+    pub fn new(steps: &'static [&'static str]) -> Self {
+        Self { state: Arc::new(Mutex::new(State::Starting(0))), steps }
+    }
+
+    /// A host that is complete.
+    pub fn complete(handles: MgmtHandles) -> Self {
+        Self { state: Arc::new(Mutex::new(State::Ready(Box::new(handles)))), steps: &[] }
+    }
+
+    /// The next step begins.
+    pub fn next_step(&self) {
+        if let State::Starting(step) = &mut *self.lock() {
+            *step = (*step + 1).min(self.steps.len().saturating_sub(1));
+        }
+    }
+
+    /// All is there.
+    pub fn ready(&self, handles: MgmtHandles) {
+        *self.lock() = State::Ready(Box::new(handles));
+    }
+
+    /// It cannot be put together; the reason is a sentence for the owner.
+    pub fn failed(&self, reason: String) {
+        *self.lock() = State::Failed(reason);
+    }
+
+    /// How far the host is.
+    pub fn stage(&self) -> Stage {
+        match &*self.lock() {
+            State::Starting(step) => Stage::Starting {
+                step: step + 1,
+                count: self.steps.len(),
+                doing: self.steps.get(*step).copied().unwrap_or_default(),
+            },
+            State::Ready(_) => Stage::Ready,
+            State::Failed(reason) => Stage::Failed { reason: reason.clone() },
+        }
+    }
+
+    fn handles(&self) -> Result<MgmtHandles, Problem> {
+        let (code, detail) = match &*self.lock() {
+            State::Ready(handles) => return Ok(MgmtHandles::clone(handles)),
+            State::Starting(step) => {
+                let doing = self.steps.get(*step).copied().unwrap_or_default();
+                ("starting", format!("the host is starting: {doing}; try again in a moment"))
+            }
+            State::Failed(reason) => ("cannot-start", reason.clone()),
+        };
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail))
+    }
+
+    // What lies behind the lock is replaced as a whole: a panic elsewhere leaves it as it was.
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rooms of a host that is complete; a route that takes them is answered 503 before.
+pub(super) struct Rooms(pub(super) MgmtHandles);
+
+impl FromRequestParts<Startup> for Rooms {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        _parts: &mut Parts,
+        startup: &Startup,
+    ) -> Result<Self, Self::Rejection> {
+        startup.handles().map(Self)
+    }
+}
