@@ -4,7 +4,12 @@
 //! device would have to pair again. So both lie in the store, and what is there is never made anew: an identity that
 //! cannot be read is an error for the owner.
 //!
+//! The console has a certificate of its own ([`ConsoleIdentity`]): what browsers are asked to trust and what devices pin
+//! are two things, and the console must have one also when the store has none.
+//!
 //! Deliberately absent: expiry and renewal. No client looks at the dates, and a renewed certificate is a new one.
+
+mod console;
 
 use std::fmt;
 
@@ -14,6 +19,8 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_RSA_SHA2
 use zeroize::Zeroizing;
 
 use crate::store::{Store, StoreError, StoredIdentity};
+
+pub use console::{ConsoleIdentity, Fingerprint, label};
 
 /// The length of an RSA-2048 signature, in bytes.
 pub const SIGNATURE_BYTES: usize = 256;

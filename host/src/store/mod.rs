@@ -9,6 +9,7 @@
 //! the error names the file and what to do, and the file stays as it is.
 
 mod client;
+mod console;
 mod folder;
 mod schema;
 
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::agent::ProfileNumber;
 
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
+pub use console::StoredConsole;
 
 /// As many clients as one host remembers.
 pub const MAX_CLIENTS: usize = 512;
