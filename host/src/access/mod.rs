@@ -1,5 +1,281 @@
 //! Who the owner is, who may come in, and what each may do.
+//!
+//! A host without an owner has a claim: a long token (for links) and a short code (for people), made once and dead as
+//! soon as the host is claimed. A host with an owner has a password, console sessions, tokens for programs, and a log of
+//! what was done. All of it lies in the store; what is asked for each request also lies in memory. [`Access`] is the
+//! handle on it; clones share it.
+//!
+//! Each change is one transaction of the store and only then a change in memory, in one order: a host is claimed or not,
+//! never half, wherever the power goes. Password hashing is slow by intent, so it happens outside of every lock and only
+//! two at a time. Tries at a secret are counted per address before they are made, so that tries side by side count too.
+//! Time and randomness come in with the options. The calls here may block; none is for an async thread but those that
+//! say that they do not touch the disk.
+//!
+//! Deliberately absent: a default password, a password that the first visitor chooses, a way to get in without either
+//! the password or somebody at the machine, and any count of tries that could keep out whoever holds the token.
 
+mod claim;
+mod file;
+mod hash;
+mod limits;
+mod login;
+mod preseed;
+mod presence;
+mod proof;
 mod scope;
+mod secret;
+mod tokens;
 
-pub use scope::{Scope, Scopes};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use punktfunk_core::time::Timestamp;
+
+use self::file::ClaimFile;
+use self::hash::HashDesk;
+use self::limits::Limits;
+use self::login::Logins;
+use self::tokens::Tokens;
+use crate::store::{AuditEntry, AuditRow, Store, StoreError, StoredClaim, StoredOwner, unix_now};
+
+pub use claim::{ClaimAttempt, ClaimError, ClaimState};
+pub use hash::{HashCost, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Password, PasswordError};
+pub use limits::{CLAIM_LIMITS, LOGIN_LIMITS, LimitRules, Wait};
+pub use login::{LogIn, LoggedIn, LoginError, MAX_SESSIONS, Role, Session, SessionId};
+pub use preseed::{Network, Preseed, PreseedError, PreseedOutcome};
+pub use presence::{Presence, PresenceSource, Presses};
+pub use proof::{Nonce, OwnerProof, ProofError, ProofKey, ProofVerifier, Verb};
+pub use scope::{Scope, ScopeError, Scopes};
+pub use secret::{CLAIM_CODE_CHARS, ClaimSecret, RandomError, SecretText};
+pub use tokens::{MAX_TOKENS, NewToken, TokenError, TokenGrant, TokenInfo};
+
+/// The longest detail of an entry of the audit log, in characters; the rest is cut off.
+const MAX_DETAIL_CHARS: usize = 256;
+/// As many entries of the audit log a page has at most.
+pub const MAX_AUDIT_PAGE: u32 = 200;
+
+/// Why something of this room failed that is nobody's mistake.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There was no randomness to make a secret of.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// A password could not be hashed.
+    #[error("a password could not be hashed: {0}")]
+    Hash(String),
+    /// The file that shows the claim could not be written.
+    #[error("cannot write {}, which shows how to claim this host: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Now, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Of the monotonic clock: what expires while the host runs goes by it.
+    pub at: Timestamp,
+    /// In seconds since 1970: what must survive a restart, and what is shown.
+    pub unix: u64,
+}
+
+/// The clock of this room.
+pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// The randomness of this room: fills the bytes, or says that there is none.
+pub type Random = Arc<dyn Fn(&mut [u8]) -> Result<(), RandomError> + Send + Sync>;
+
+/// How the room is set up.
+#[derive(Clone)]
+pub struct AccessOptions {
+    /// Where the file that shows the claim is put: the state folder.
+    pub folder: PathBuf,
+    /// The clock.
+    pub clock: Clock,
+    /// The randomness.
+    pub random: Random,
+    cost: HashCost,
+}
+
+impl AccessOptions {
+    /// With the machine's clock and randomness, and the cost of hashes that the product has.
+    pub fn of_machine(folder: PathBuf) -> Self {
+        let clock = || Moment { at: crate::clock::now(), unix: unix_now() };
+        Self {
+            folder,
+            clock: Arc::new(clock),
+            random: Arc::new(secret::system_random),
+            cost: HashCost::PRODUCT,
+        }
+    }
+
+    /// With hashes that cost nothing and protect nothing. For tests, which make thousands.
+    #[must_use]
+    pub fn dangerous_with_cheap_hashes(mut self) -> Self {
+        self.cost = HashCost::DANGEROUS_CHEAP;
+        self
+    }
+}
+
+impl std::fmt::Debug for AccessOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessOptions").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The owner's door; clones share it.
+#[derive(Clone)]
+pub struct Access {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    random: Random,
+    hashes: HashDesk,
+    file: ClaimFile,
+    // Held from the decision to write until memory says the same as the store. Taken before `state`, never after.
+    writing: Mutex<()>,
+    // Held for moments, never over the disk or a hash.
+    state: Mutex<State>,
+}
+
+struct State {
+    owned: Owned,
+    claims: Limits,
+    /// By role: the viewer's right password does not buy tries at the owner's.
+    passwords: [Limits; 2],
+    sessions: Logins,
+    tokens: Tokens,
+}
+
+/// Whether the host has an owner.
+enum Owned {
+    No { claim: StoredClaim, failures: u32 },
+    Yes(StoredOwner),
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("claimed", &self.is_claimed()).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Reads who owns the host. One without an owner gets a claim, if it has none, and the file `claim.json` that shows
+    /// it; one with an owner has no such file after this.
+    ///
+    /// # Errors
+    /// The store failed, there is no randomness, or the file could not be written.
+    pub fn open(store: Store, options: AccessOptions) -> Result<Self, AccessError> {
+        let AccessOptions { folder, clock, random, cost } = options;
+        let now = clock();
+        let file = ClaimFile::new(&folder);
+        let owned = match (store.owner()?, store.claim()?) {
+            (Some(owner), _) => Owned::Yes(owner),
+            (None, Some(claim)) => Owned::No { claim, failures: 0 },
+            (None, None) => {
+                let claim = secret::new_claim(&random, now, "first start")?;
+                store.put_claim(&claim)?;
+                Owned::No { claim, failures: 0 }
+            }
+        };
+        match &owned {
+            Owned::Yes(_) => file.remove(),
+            Owned::No { claim, .. } => file.write(claim)?,
+        }
+        let state = State {
+            owned,
+            claims: Limits::new(CLAIM_LIMITS),
+            passwords: [Limits::new(LOGIN_LIMITS), Limits::new(LOGIN_LIMITS)],
+            sessions: Logins::load(store.console_sessions()?, now),
+            tokens: Tokens::load(store.tokens()?),
+        };
+        let hashes = HashDesk::new(cost, &random)?;
+        let inner = Inner {
+            store,
+            clock,
+            random,
+            hashes,
+            file,
+            writing: Mutex::new(()),
+            state: Mutex::new(state),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether the host has an owner. Does not touch the disk.
+    pub fn is_claimed(&self) -> bool {
+        matches!(self.state().owned, Owned::Yes(_))
+    }
+
+    /// Writes what somebody did into the log, with what is too long cut off.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn audit(
+        &self,
+        actor: &str,
+        remote: Option<IpAddr>,
+        action: &str,
+        detail: &str,
+    ) -> Result<(), AccessError> {
+        self.inner.store.add_audit(&self.entry(actor, remote, action, detail))?;
+        Ok(())
+    }
+
+    /// The log, newest first: at most `limit` entries (and [`MAX_AUDIT_PAGE`]) of those before the number `before`.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn audit_page(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, AccessError> {
+        Ok(self.inner.store.audit(before, limit.min(MAX_AUDIT_PAGE))?)
+    }
+
+    /// What the verifier of owner proofs is made of: the salt of the key, and the public key. `None` without an owner.
+    pub fn proof_verifier(&self) -> Option<ProofVerifier> {
+        match &self.state().owned {
+            Owned::Yes(owner) => Some(ProofVerifier::new(owner.proof_salt, owner.proof_key)),
+            Owned::No { .. } => None,
+        }
+    }
+
+    fn entry(&self, actor: &str, remote: Option<IpAddr>, action: &str, detail: &str) -> AuditEntry {
+        let cut = |text: &str| text.chars().take(MAX_DETAIL_CHARS).collect();
+        AuditEntry {
+            at: self.now().unix,
+            actor: cut(actor),
+            remote: remote.map(|remote| remote.to_canonical()),
+            action: cut(action),
+            detail: cut(detail),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        (self.inner.clock)()
+    }
+
+    // What lies behind the lock is changed by single assignments and insertions: a panic elsewhere leaves it whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 //! Deliberately absent: a way to delete or to repair a damaged database. It holds what the owner cannot get back, so
 //! the error names the file and what to do, and the file stays as it is.
 
+mod access;
 mod client;
 mod console;
 mod folder;
@@ -25,6 +26,10 @@ use zeroize::Zeroizing;
 
 use crate::agent::ProfileNumber;
 
+pub use access::{
+    AuditEntry, AuditRow, FinishedClaim, MAX_AUDIT_ROWS, StoredClaim, StoredOwner, StoredSession,
+    StoredToken,
+};
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
 pub use console::StoredConsole;
 
@@ -448,7 +453,7 @@ fn sql(doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
 }
 
 /// Seconds since 1970; 0 if the clock stands before it.
-fn unix_now() -> u64 {
+pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
