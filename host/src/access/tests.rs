@@ -99,7 +99,7 @@ fn a_claim_makes_an_owner_and_dies() {
             c.query_row("SELECT value FROM setting WHERE key = 'name'", [], |r| r.get(0))
         })
         .unwrap();
-    assert_eq!(name, "Attic");
+    assert_eq!(name, "\"Attic\"", "a setting is JSON");
     for _ in 0..2 {
         for secret in [&token, &code] {
             let access = access.clone();

@@ -22,6 +22,7 @@ use super::ServeArguments;
 use super::agents::Agents;
 use super::doctor::{Places, examiner, scratch_of};
 use super::rooms::Rooms;
+use crate::access::{Access, AccessOptions};
 use crate::config::{self, Config, Encryption, Layers};
 use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, any_address};
@@ -72,12 +73,13 @@ async fn serve(
     let state_dir = (arguments.state_dir.clone().or_else(|| config.state_folder.clone()))
         .or_else(config::default_state_folder)
         .context("there is no folder for the host's state; set HOME or give --state-dir")?;
-    let (store, identity) = tokio::task::spawn_blocking({
+    let (store, identity, access) = tokio::task::spawn_blocking({
         let state_dir = state_dir.clone();
         move || -> anyhow::Result<_> {
             let store = Store::open(&state_dir)?;
             let identity = Identity::load_or_create(&store)?;
-            Ok((store, Arc::new(identity)))
+            let access = Access::open(store.clone(), AccessOptions::of_machine(state_dir))?;
+            Ok((store, Arc::new(identity), access))
         }
     })
     .await??;
@@ -159,7 +161,8 @@ async fn serve(
                 Arc::new(move || StatusReport::clone(&status))
             },
             examiner,
-        }),
+        })
+        .with_access(access),
     )?;
     if arguments.foreground {
         say(describe(&status).trim_end());

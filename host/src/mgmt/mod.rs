@@ -9,6 +9,7 @@
 
 mod api;
 pub mod client;
+mod cookie;
 mod guard;
 mod problem;
 mod socket;

@@ -14,11 +14,17 @@ pub(super) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    wait: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
-        Self { status, code, detail: detail.to_string() }
+        Self { status, code, detail: detail.to_string(), wait: None }
+    }
+
+    /// It is worth another try after so many seconds, and not before.
+    pub(super) fn after(self, seconds: u64) -> Self {
+        Self { wait: Some(seconds), ..self }
     }
 
     pub(super) fn malformed(detail: impl ToString) -> Self {
@@ -41,9 +47,16 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             code: self.code.to_owned(),
             detail: self.detail,
+            wait_seconds: self.wait,
         };
         let body = serde_json::to_vec(&details).unwrap_or_default();
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body)
+                .into_response();
+        if let Some(seconds) = self.wait {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

@@ -11,12 +11,14 @@ use axum::http::request::Parts;
 
 use super::MgmtHandles;
 use super::problem::Problem;
+use crate::access::Access;
 
 /// How far the host is; clones share it.
 #[derive(Clone)]
 pub struct Startup {
     state: Arc<Mutex<State>>,
     steps: &'static [&'static str],
+    access: Option<Access>,
 }
 
 /// How far the host is.
@@ -49,12 +51,23 @@ enum State {
 impl Startup {
     /// A start of these steps, none of which is done.
     pub fn new(steps: &'static [&'static str]) -> Self {
-        Self { state: Arc::new(Mutex::new(State::Starting(0))), steps }
+        Self { state: Arc::new(Mutex::new(State::Starting(0))), steps, access: None }
     }
 
     /// A host that is complete.
     pub fn complete(handles: MgmtHandles) -> Self {
-        Self { state: Arc::new(Mutex::new(State::Ready(Box::new(handles)))), steps: &[] }
+        Self {
+            state: Arc::new(Mutex::new(State::Ready(Box::new(handles)))),
+            steps: &[],
+            access: None,
+        }
+    }
+
+    /// The same, with the owner's door: claim, login and tokens work before the rest is there.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = Some(access);
+        self
     }
 
     /// The next step begins.
@@ -116,5 +129,23 @@ impl FromRequestParts<Startup> for Rooms {
         startup: &Startup,
     ) -> Result<Self, Self::Rejection> {
         startup.handles().map(Self)
+    }
+}
+
+/// The owner's door; a route that takes it works while the host starts, and when it could not.
+pub(super) struct Door(pub(super) Access);
+
+impl FromRequestParts<Startup> for Door {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        _parts: &mut Parts,
+        startup: &Startup,
+    ) -> Result<Self, Self::Rejection> {
+        startup.access.clone().map(Self).ok_or_else(|| {
+            let detail = "this host cannot read who owns it, so that nobody can log in; the landing page says what \
+                          is wrong with its state folder";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+        })
     }
 }

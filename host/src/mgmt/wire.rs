@@ -17,6 +17,9 @@ use crate::pairing::{
 };
 use crate::store::PairedClient;
 
+mod access;
+pub use access::*;
+
 /// An error (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemDetails {
@@ -28,6 +31,9 @@ pub struct ProblemDetails {
     pub code: String,
     /// What went wrong, for the owner.
     pub detail: String,
+    /// Another try is worth it after so many seconds, and not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
 }
 
 /// How the host is doing.

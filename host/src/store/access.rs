@@ -494,7 +494,8 @@ fn insert_owner(connection: &Connection, owner: &StoredOwner) -> rusqlite::Resul
 fn set_name(connection: &Connection, name: &str, now: u64) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT OR REPLACE INTO setting (key, value, set_at) VALUES (?1, ?2, ?3)",
-        params![NAME_SETTING, name, now.cast_signed()],
+        // A setting's value is JSON.
+        params![NAME_SETTING, serde_json::Value::from(name).to_string(), now.cast_signed()],
     )?;
     Ok(())
 }

@@ -3,12 +3,16 @@
 //! Calls that may block - the store writes to the disk, ending a session waits for its threads - run on the blocking
 //! pool. Every route is added with [`allow`](super::guard::allow), which says who may call it.
 
+pub(super) mod audit;
+mod claim;
 mod clients;
 mod doctor;
 mod pairing;
 mod selftest;
+mod session;
 mod sessions;
 mod status;
+mod tokens;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -53,6 +57,10 @@ pub(super) fn router(startup: Startup) -> Router {
 
 fn routes() -> OpenApiRouter<Startup> {
     let areas = OpenApiRouter::new()
+        .merge(claim::routes())
+        .merge(session::routes())
+        .merge(tokens::routes())
+        .merge(audit::routes())
         .merge(status::routes())
         .merge(pairing::routes())
         .merge(clients::routes())

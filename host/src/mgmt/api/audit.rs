@@ -1,0 +1,66 @@
+//! The audit log: what was done, by whom, from where.
+
+use axum::Json;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::guard::{Caller, Need, Who, allow};
+use super::super::problem::Problem;
+use super::super::startup::{Door, Startup};
+use super::super::wire::AuditLine;
+use super::blocking;
+use crate::access::MAX_AUDIT_PAGE;
+
+/// As many lines a page has unless it is said.
+const DEFAULT_PAGE: u32 = 50;
+
+pub(super) fn routes() -> OpenApiRouter<Startup> {
+    OpenApiRouter::new().routes(allow(Need::Owner, routes!(audit)))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Page {
+    /// Only lines before the one with this number: the last one of the page before.
+    before: Option<u64>,
+    /// As many lines at most: 1 to 200, 50 unless it is said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// What was done, the newest first. The host keeps the newest 10,000 lines.
+#[utoipa::path(
+    get,
+    path = "/audit",
+    tag = "audit",
+    params(Page),
+    responses((status = 200, body = Vec<AuditLine>)),
+)]
+async fn audit(
+    Door(access): Door,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Vec<AuditLine>>, Problem> {
+    let Query(page) = page.map_err(Problem::malformed)?;
+    let limit = page.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_AUDIT_PAGE).contains(&limit) {
+        let detail = format!("a page has 1 to {MAX_AUDIT_PAGE} lines, not {limit}");
+        return Err(Problem::malformed(detail));
+    }
+    let lines = blocking(move || access.audit_page(page.before, limit)).await??;
+    Ok(Json(lines.into_iter().map(AuditLine::from).collect()))
+}
+
+/// How the log calls a caller.
+pub(in crate::mgmt) fn actor(caller: &Caller) -> String {
+    match &caller.who {
+        Who::Local { uid } => format!("uid {uid} on the host"),
+        Who::Owner => "owner".to_owned(),
+        Who::Viewer => "viewer".to_owned(),
+        Who::Token { id, .. } => format!("token {id}"),
+        Who::Anonymous => "nobody".to_owned(),
+    }
+}

@@ -1,0 +1,282 @@
+//! Claim, login, tokens and the log through the routes, on a host that has only begun to start.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use axum::{Extension, Router};
+use http_body_util::BodyExt as _;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::super::super::guard::{Caller, Who};
+use super::super::super::startup::Startup;
+use super::super::router;
+use crate::access::{Access, AccessOptions, Scope, Scopes};
+use crate::store::Store;
+
+const PASSWORD: &str = "correct horse";
+
+struct Host {
+    folder: TempDir,
+    runtime: Runtime,
+    access: Access,
+    router: Router,
+}
+
+struct Answer {
+    status: StatusCode,
+    cookie: Option<String>,
+    retry_after: Option<String>,
+    body: Value,
+}
+
+impl Host {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let options = AccessOptions::of_machine(folder.path().to_owned());
+        let store = Store::open(folder.path()).unwrap();
+        let access = Access::open(store, options.dangerous_with_cheap_hashes()).unwrap();
+        let startup = Startup::new(&["waking up"]).with_access(access.clone());
+        let runtime = Runtime::new().unwrap();
+        Self { folder, runtime, access, router: router(startup) }
+    }
+
+    /// Calls as `who`, from an address unless it is somebody on the host.
+    fn call(
+        &self,
+        who: Who,
+        method: Method,
+        path: &str,
+        cookie: Option<&str>,
+        body: Value,
+    ) -> Answer {
+        let is_local = matches!(who, Who::Local { .. });
+        let remote = (!is_local).then_some(IpAddr::from([192, 0, 2, 7]));
+        let caller = Caller { who, remote, claimed: self.access.is_claimed() };
+        let mut request = Request::builder().method(method).uri(format!("/api/v1{path}"));
+        if let Some(cookie) = cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = request.body(body).unwrap();
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(caller)));
+        self.runtime.block_on(async {
+            let response = service.call(request).await.unwrap();
+            let text = |name| Some(response.headers().get(name)?.to_str().unwrap().to_owned());
+            let (cookie, retry_after) = (text(header::SET_COOKIE), text(header::RETRY_AFTER));
+            let status = response.status();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            Answer { status, cookie, retry_after, body }
+        })
+    }
+
+    fn anonymous(&self, method: Method, path: &str, body: Value) -> Answer {
+        self.call(Who::Anonymous, method, path, None, body)
+    }
+
+    fn claim(&self, secret: &str) -> Answer {
+        let body = json!({ "secret": secret, "name": "Attic", "password": PASSWORD });
+        self.anonymous(Method::POST, "/claim", body)
+    }
+
+    fn code(&self) -> String {
+        let text = fs::read(self.folder.path().join("claim.json")).unwrap();
+        let shown: Value = serde_json::from_slice(&text).unwrap();
+        shown["code"].as_str().unwrap().to_owned()
+    }
+
+    /// Claims; gives the pair that the browser sends back.
+    fn claimed(&self) -> String {
+        let claimed = self.claim(&self.code());
+        assert_eq!(claimed.status, StatusCode::OK, "{}", claimed.body);
+        pair(&claimed)
+    }
+}
+
+/// The name and the value of the cookie that was set.
+fn pair(answer: &Answer) -> String {
+    answer.cookie.as_ref().unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_wrong_code_says_how_long_to_wait() {
+    let host = Host::new();
+    let status = host.anonymous(Method::GET, "/claim", Value::Null);
+    assert_eq!(status.body, json!({ "claimed": false, "wait_seconds": 0, "tries_left": 5 }));
+    let wrong = host.claim("AAAA-AAAA");
+    assert_eq!((wrong.status, &wrong.body["code"]), (StatusCode::FORBIDDEN, &json!("wrong-code")));
+    assert_eq!(wrong.body["wait_seconds"], 1);
+    assert_eq!(wrong.retry_after.as_deref(), Some("1"));
+    let early = host.claim(&host.code());
+    assert_eq!(early.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!((early.retry_after.as_deref(), &early.body["code"]), (Some("1"), &json!("wait")));
+    let status = host.anonymous(Method::GET, "/claim", Value::Null);
+    assert_eq!(status.body, json!({ "claimed": false, "wait_seconds": 1, "tries_left": 4 }));
+}
+
+#[test]
+fn a_claim_logs_in_with_a_cookie_that_only_the_browser_reads() {
+    let host = Host::new();
+    let claimed = host.claim(&host.code());
+    let cookie = claimed.cookie.as_deref().unwrap();
+    let attributes: Vec<&str> = cookie.split("; ").skip(1).collect();
+    assert!(cookie.starts_with("__Host-punktfunk="));
+    assert_eq!(attributes, ["Path=/", "Secure", "HttpOnly", "SameSite=Strict"]);
+    assert_eq!(claimed.body["role"], "owner");
+    let me = host.call(Who::Owner, Method::GET, "/session", Some(&pair(&claimed)), Value::Null);
+    assert_eq!(me.body["csrf"], claimed.body["csrf"]);
+    assert_eq!((&me.body["who"], &me.body["claimed"]), (&json!("owner"), &json!(true)));
+    let again = host.claim("AAAA-AAAA");
+    assert_eq!((again.status, &again.body["code"]), (StatusCode::CONFLICT, &json!("claimed")));
+    // Without the door's word that the cookie counts, it tells nothing.
+    let token = Who::Token { id: "x".to_owned(), scopes: Scopes::from_iter([Scope::View]) };
+    let me = host.call(token, Method::GET, "/session", Some(&pair(&claimed)), Value::Null);
+    assert_eq!((&me.body["who"], &me.body["csrf"]), (&json!("token"), &Value::Null));
+}
+
+#[test]
+fn somebody_on_the_host_claims_and_logs_in_over_the_socket() {
+    let host = Host::new();
+    let local = || Who::Local { uid: 0 };
+    for _ in 0..6 {
+        let body = json!({ "secret": "AAAAAAAA", "name": "Attic", "password": PASSWORD });
+        let wrong = host.call(local(), Method::POST, "/claim", None, body);
+        assert_eq!(wrong.status, StatusCode::FORBIDDEN);
+    }
+    let body = json!({ "secret": host.code(), "name": "Attic", "password": PASSWORD });
+    let claimed = host.call(local(), Method::POST, "/claim", None, body);
+    assert_eq!(claimed.status, StatusCode::OK);
+    let body = json!({ "password": PASSWORD });
+    assert_eq!(host.call(local(), Method::POST, "/session", None, body).status, StatusCode::OK);
+}
+
+#[test]
+fn logging_in_and_out() {
+    let host = Host::new();
+    let early = host.anonymous(Method::POST, "/session", json!({ "password": PASSWORD }));
+    assert_eq!((early.status, &early.body["code"]), (StatusCode::FORBIDDEN, &json!("unclaimed")));
+    let first = host.claimed();
+    let wrong = host.anonymous(Method::POST, "/session", json!({ "password": "wrong password" }));
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(wrong.body["wait_seconds"], 1);
+    let body = json!({ "password": PASSWORD });
+    // From the host itself, because the address above waits now.
+    let second = host.call(Who::Local { uid: 0 }, Method::POST, "/session", None, body);
+    let second = pair(&second);
+    assert_ne!(first, second);
+    let all = host.call(Who::Owner, Method::GET, "/session/all", Some(&second), Value::Null);
+    let current = |all: &Answer| {
+        let all = all.body.as_array().unwrap();
+        all.iter().map(|session| session["current"].as_bool().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(current(&all).iter().filter(|is| **is).count(), 1);
+    assert_eq!(current(&all).len(), 2);
+    let others =
+        host.call(Who::Owner, Method::DELETE, "/session/others", Some(&second), Value::Null);
+    assert_eq!(others.body, json!({ "ended": 1 }));
+    let out = host.call(Who::Owner, Method::DELETE, "/session", Some(&second), Value::Null);
+    assert_eq!(out.status, StatusCode::NO_CONTENT);
+    assert!(out.cookie.unwrap().contains("Max-Age=0"));
+    assert!(host.access.sessions().is_empty());
+    // Nobody's cookie is nobody's session; several are none.
+    let twice = format!("{first}; {second}");
+    let out = host.call(Who::Anonymous, Method::DELETE, "/session", Some(&twice), Value::Null);
+    assert_eq!(out.status, StatusCode::NO_CONTENT);
+}
+
+#[test]
+fn the_owner_changes_passwords() {
+    let host = Host::new();
+    let cookie = host.claimed();
+    let put =
+        |path: &str, body: Value| host.call(Who::Owner, Method::PUT, path, Some(&cookie), body);
+    let short = put("/session/viewer", json!({ "password": "short" }));
+    assert_eq!(short.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let set = put("/session/viewer", json!({ "password": "viewer password" }));
+    assert_eq!(set.status, StatusCode::NO_CONTENT);
+    let login = json!({ "role": "viewer", "password": "viewer password" });
+    let viewer = host.anonymous(Method::POST, "/session", login.clone());
+    assert_eq!((viewer.status, &viewer.body["role"]), (StatusCode::OK, &json!("viewer")));
+    let refused = host.call(Who::Viewer, Method::GET, "/audit", Some(&pair(&viewer)), Value::Null);
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let removed =
+        host.call(Who::Owner, Method::DELETE, "/session/viewer", Some(&cookie), Value::Null);
+    assert_eq!(removed.status, StatusCode::NO_CONTENT);
+    assert_eq!(host.anonymous(Method::POST, "/session", login).status, StatusCode::UNAUTHORIZED);
+
+    let changed = put("/session/password", json!({ "old": PASSWORD, "new": "another password" }));
+    assert_eq!(changed.status, StatusCode::NO_CONTENT);
+    let wrong = put("/session/password", json!({ "old": PASSWORD, "new": "another password" }));
+    assert_eq!(wrong.body["code"], "wrong-password");
+    assert_eq!(host.access.sessions().len(), 1, "the caller stays logged in");
+}
+
+#[test]
+fn tokens_and_the_log() {
+    let host = Host::new();
+    let cookie = host.claimed();
+    let call = |method, path: &str, body| host.call(Who::Owner, method, path, Some(&cookie), body);
+    let made =
+        call(Method::POST, "/tokens", json!({ "name": "lights", "scopes": ["view", "pair"] }));
+    let secret = made.body["secret"].as_str().unwrap();
+    let scopes = Scopes::from_iter([Scope::View, Scope::Pair]);
+    assert_eq!(host.access.token(secret).unwrap().scopes, scopes);
+    let none = call(Method::POST, "/tokens", json!({ "name": "lights", "scopes": [] }));
+    assert_eq!(
+        (none.status, &none.body["code"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("no-scopes"))
+    );
+    let all = call(Method::GET, "/tokens", Value::Null);
+    assert_eq!(all.body[0]["scopes"], json!(["view", "pair"]));
+    assert!(!all.body.to_string().contains(secret));
+    // No token makes or removes tokens, whatever it may.
+    let all_scopes = Scopes::from_iter(Scope::ALL);
+    let id = all.body[0]["id"].as_str().unwrap().to_owned();
+    let token = || Who::Token { id: id.clone(), scopes: all_scopes };
+    for path in ["/tokens", "/audit", "/session/all"] {
+        let refused = host.call(token(), Method::GET, path, None, Value::Null);
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let path = format!("/tokens/{id}");
+    assert_eq!(call(Method::DELETE, &path, Value::Null).status, StatusCode::NO_CONTENT);
+    assert_eq!(call(Method::DELETE, &path, Value::Null).status, StatusCode::NOT_FOUND);
+    assert_eq!(host.access.token(secret), None);
+
+    let log = call(Method::GET, "/audit?limit=2", Value::Null);
+    let actions = |log: &Answer| {
+        let lines = log.body.as_array().unwrap();
+        lines.iter().map(|line| line["action"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(actions(&log), ["token-removed", "token-made"]);
+    let last = log.body[1]["id"].as_u64().unwrap();
+    let more = call(Method::GET, &format!("/audit?before={last}"), Value::Null);
+    assert_eq!(actions(&more), ["claim"]);
+    for wrong in ["limit=0", "limit=201", "before=x"] {
+        let refused = call(Method::GET, &format!("/audit?{wrong}"), Value::Null);
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+}
+
+#[test]
+fn without_an_owner_nobody_is_anybody_and_without_a_store_it_says_so() {
+    let host = Host::new();
+    for path in ["/tokens", "/audit", "/session/all"] {
+        let refused = host.anonymous(Method::GET, path, Value::Null);
+        assert_eq!(
+            (refused.status, &refused.body["code"]),
+            (StatusCode::FORBIDDEN, &json!("unclaimed"))
+        );
+    }
+    let host = Host { router: router(Startup::new(&["waking up"])), ..host };
+    let refused = host.anonymous(Method::GET, "/claim", Value::Null);
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.body["code"], "unavailable");
+}
