@@ -18,9 +18,9 @@ use anyhow::Context;
 use super::agents::Agents;
 use super::{OutputArguments, ProbeArguments};
 use crate::config::{self, Config, Layers};
-use crate::gamestream::any_address;
 use crate::health::child::Examiner;
 use crate::health::{self, Check, Diagnosis, Door, Examined, Finding, Surroundings};
+use crate::listen::any_address;
 use crate::mgmt::client::{Client, ClientError};
 
 /// What keeps the checks from being made at all.

@@ -25,8 +25,9 @@ use super::rooms::Rooms;
 use crate::access::{Access, AccessOptions};
 use crate::config::{self, Config, Encryption, Layers};
 use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
-use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, any_address};
+use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports};
 use crate::identity::Identity;
+use crate::listen::any_address;
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{
     MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup, default_socket,

@@ -41,6 +41,10 @@ pub struct Config {
     pub name: String,
     /// Where the host listens.
     pub listen: ListenConfig,
+    /// The console's door.
+    pub console: ConsoleConfig,
+    /// The machine is a punktfunk box, which has no other face than the console.
+    pub appliance: bool,
     /// The GameStream protocol.
     pub gamestream: GamestreamConfig,
     /// Announce the host over mDNS.
@@ -68,6 +72,22 @@ pub struct Config {
 pub struct ListenConfig {
     /// The address; `::` takes every address, IPv4 too.
     pub address: IpAddr,
+}
+
+/// The console's door.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConsoleConfig {
+    /// The HTTPS port; see [`Config::console_port`] if nobody says.
+    pub port: Option<u16>,
+    /// Names and addresses by which it may be asked, beside its own; in small letters.
+    pub hosts: Vec<String>,
+}
+
+impl Config {
+    /// The HTTPS port of the console: several hosts on one machine, which differ in GameStream's, differ in this too.
+    pub fn console_port(&self) -> u16 {
+        self.console.port.unwrap_or(self.gamestream.port + 1)
+    }
 }
 
 /// The GameStream protocol.
@@ -187,6 +207,8 @@ impl Default for Config {
         Self {
             name: "punktfunk".to_owned(),
             listen: ListenConfig { address: Ipv6Addr::UNSPECIFIED.into() },
+            console: ConsoleConfig::default(),
+            appliance: false,
             gamestream: GamestreamConfig {
                 port: 47_989,
                 encryption: Encryption::Offer,

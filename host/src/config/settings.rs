@@ -1,12 +1,16 @@
 //! The table of settings: for each its key, its range, its words, and how it enters the [`Config`].
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use toml::de::DeValue;
 
 use super::{Config, Encryption, Isolation, printable};
+
+/// As many names the console answers to beside its own.
+const MAX_CONSOLE_HOSTS: usize = 16;
 
 /// A setting.
 pub(super) struct Setting {
@@ -159,6 +163,17 @@ fn absolute(text: String) -> Option<PathBuf> {
     Some(PathBuf::from(text)).filter(|path| path.is_absolute())
 }
 
+/// Names of hosts or addresses, in small letters.
+fn host_names(text: &str) -> Option<Vec<String>> {
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    let fits = |name: &String| {
+        let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        name.parse::<IpAddr>().is_ok()
+            || ((1..=253).contains(&name.len()) && name.bytes().all(letters))
+    };
+    (names.len() <= MAX_CONSOLE_HOSTS && names.iter().all(fits)).then_some(names)
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
@@ -188,6 +203,36 @@ pub(super) static SETTINGS: &[Setting] = &[
             set: |config, text| text.parse().map(|address| config.listen.address = address).is_ok(),
         },
         show: |config| quoted(&config.listen.address.to_string()),
+    },
+    Setting {
+        key: "console.port",
+        about: "The HTTPS port of the console and its API. Without it: the one above `gamestream.port`.",
+        kind: Kind::Integer {
+            range: 1024..=65_535,
+            set: |config, number| config.console.port = u16::try_from(number).ok(),
+        },
+        show: |_| String::new(),
+    },
+    Setting {
+        key: "console.hosts",
+        about: "More names and addresses by which browsers reach the console, separated by commas. It \
+                answers to its own addresses, `localhost`, the machine's host name, and the host's \
+                name and the machine's with `.local`; asked for by any other name it refuses, so \
+                that no web page can reach it under a name of its own.",
+        kind: Kind::Text {
+            range: "host names or IP addresses, separated by commas; 16 at most",
+            set: |config, text| {
+                host_names(&text).map(|names| config.console.hosts = names).is_some()
+            },
+        },
+        show: |_| String::new(),
+    },
+    Setting {
+        key: "appliance",
+        about: "The machine is a punktfunk box: nobody but root may use the local socket, and until it \
+                has an owner it can only be claimed. Set by the image.",
+        kind: Kind::Boolean { set: |config, value| config.appliance = value },
+        show: |config| config.appliance.to_string(),
     },
     Setting {
         key: "gamestream.port",

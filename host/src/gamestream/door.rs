@@ -1,14 +1,13 @@
 //! The door as a whole: binds every socket before it serves any, and closes in the order that loses nothing.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::http::{Limits, serve_http, serve_https};
 use super::nvhttp::{NvHttp, NvHttpParts};
@@ -18,6 +17,7 @@ use super::ticket::Tickets;
 use super::tls::{self, TlsError};
 use super::{Options, Ports};
 use crate::identity::Identity;
+use crate::listen;
 use crate::pairing::PairingDesk;
 use crate::session::SessionDesk;
 use crate::store::Store;
@@ -148,19 +148,7 @@ impl Door {
 }
 
 fn bind(address: IpAddr, protocol: &'static str, port: u16) -> Result<TcpListener, DoorError> {
-    let listen = || -> io::Result<TcpListener> {
-        let address = SocketAddr::new(address, port);
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(128)?;
-        socket.set_nonblocking(true)?;
-        TcpListener::from_std(socket.into())
-    };
-    listen().map_err(|source| DoorError::Bind { protocol, port, source })
+    listen::bind(address, port).map_err(|source| DoorError::Bind { protocol, port, source })
 }
 
 fn bound_ports(
@@ -178,15 +166,4 @@ fn bound_ports(
         control: media.control,
         audio: media.audio,
     })
-}
-
-/// The address that serves everybody: `::` (with IPv4) where the kernel has IPv6, else `0.0.0.0`.
-pub fn any_address() -> IpAddr {
-    match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
-        Ok(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        Err(error) => {
-            warn!(%error, "this machine has no IPv6; only IPv4 clients are served");
-            Ipv4Addr::UNSPECIFIED.into()
-        }
-    }
 }

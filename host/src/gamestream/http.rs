@@ -6,12 +6,11 @@
 //!
 //! Deliberately absent: keep-alive (clients open a connection per request anyway), HTTP/2, request bodies.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use super::tls::ProvenCertificate;
+use crate::listen::Gate;
 
 /// What a listener lets its peers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +142,7 @@ async fn serve<S: Service>(
 ) {
     /// After a failed accept (most often: no file descriptors left) others get this long to give some back.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-    let gate = Arc::new(Gate { limits, open: Mutex::default() });
+    let gate = Gate::new(limits.connections, limits.connections_per_address);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -158,7 +158,7 @@ async fn serve<S: Service>(
                 continue;
             }
         };
-        let Some(admission) = Gate::admit(&gate, remote.ip()) else {
+        let Some(admission) = gate.admit(remote.ip()) else {
             tracing::debug!(%remote, "too many connections; this one is turned away");
             continue;
         };
@@ -264,63 +264,6 @@ fn write(reply: Reply) -> hyper::Response<Full<Bytes>> {
     response
 }
 
-/// Counts connections, in all and per address.
-struct Gate {
-    limits: Limits,
-    open: Mutex<HashMap<AddressBlock, usize>>,
-}
-
-/// What counts as one address: an IPv6 host has a whole /64 to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum AddressBlock {
-    V4([u8; 4]),
-    V6([u16; 4]),
-}
-
-impl AddressBlock {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                Self::V6([a, b, c, d])
-            }
-        }
-    }
-}
-
-/// A connection's place; given back when dropped.
-struct Admission {
-    gate: Arc<Gate>,
-    block: AddressBlock,
-}
-
-impl Gate {
-    fn admit(gate: &Arc<Self>, remote: IpAddr) -> Option<Admission> {
-        let block = AddressBlock::of(remote);
-        let mut open = gate.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_all: usize = open.values().sum();
-        let here = open.get(&block).copied().unwrap_or(0);
-        if in_all >= gate.limits.connections || here >= gate.limits.connections_per_address {
-            return None;
-        }
-        open.insert(block, here + 1);
-        Some(Admission { gate: gate.clone(), block })
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut open = self.gate.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.block) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.block);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -361,23 +304,5 @@ mod tests {
         assert!(lived[2] < Limits::default().request, "{lived:?}");
         drop(stop);
         serving.await.unwrap();
-    }
-
-    // spec: gamestream 13 item 124
-    #[test]
-    fn one_address_cannot_take_every_connection() {
-        let limits = Limits { connections: 5, connections_per_address: 2, ..Limits::default() };
-        let gate = Arc::new(Gate { limits, open: Mutex::default() });
-        let admit = |text: &str| Gate::admit(&gate, text.parse().unwrap());
-        let first = admit("10.0.0.1").unwrap();
-        let _second = admit("::ffff:10.0.0.1").unwrap();
-        assert!(admit("10.0.0.1").is_none());
-        let _v6 = (admit("2001:db8::1").unwrap(), admit("2001:db8::ffff:2").unwrap());
-        assert!(admit("2001:db8::3").is_none(), "one /64 is one address");
-        let _other = admit("2001:db8:0:1::1").unwrap();
-        assert!(admit("10.0.0.9").is_none(), "five in all");
-        drop(first);
-        assert!(admit("10.0.0.9").is_some());
-        assert_eq!(gate.open.lock().unwrap().len(), 3);
     }
 }

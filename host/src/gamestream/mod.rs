@@ -13,12 +13,12 @@ pub mod tls;
 
 use std::net::IpAddr;
 
-pub use door::{Door, DoorError, DoorParts, any_address};
+pub use door::{Door, DoorError, DoorParts};
 
 /// Where the door listens and what it insists on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The address to listen on; `::` serves IPv4 as well, see [`any_address`].
+    /// The address to listen on; `::` serves IPv4 as well, see [`any_address`](crate::listen::any_address).
     pub listen: IpAddr,
     /// The ports; 0 takes any free one (for tests; stock clients find the others through HTTP).
     pub ports: Ports,

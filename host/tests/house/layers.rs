@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("input", 1),
     ("os", 1),
     ("store", 1),
+    ("listen", 1),
     ("stream", 2),
     ("pairing", 2),
     ("identity", 2),
