@@ -157,7 +157,7 @@ impl Host {
             examiner: Examiner::new("/bin/sh".into(), vec!["-c".into(), "kill -ABRT $$".into()]),
         };
         MgmtServer::start(
-            &MgmtOptions { socket: self.socket.clone(), owner_uid: None },
+            &MgmtOptions { socket: self.socket.clone(), owner_uid: None, appliance: false },
             Startup::complete(handles),
         )
     }

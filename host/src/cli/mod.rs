@@ -2,6 +2,7 @@
 
 mod agents;
 mod doctor;
+mod doors;
 mod log;
 mod memory;
 mod rooms;

@@ -1,8 +1,9 @@
 //! `serve`: puts the rooms together, opens the doors, and closes them in order.
 //!
-//! The order of the start is the order of what can fail for good: state and identity, then backends (a missing one is
-//! told and left out), then sockets. The order of the end: no new requests, then the sessions, then the goodbyes, then
-//! the local socket, so that the owner can ask what goes on until the last moment.
+//! The owner's doors open first and stay ([`doors`](super::doors)); the rest is put together behind them, and what fails
+//! for good is told there. Its order is the order of what can fail: identity, then backends (a missing one is told and
+//! left out), then sockets. The order of the end: no new requests, then the sessions, then the goodbyes, then the
+//! owner's doors, so that the owner can ask what goes on until the last moment.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,22 +17,21 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
-use tracing::{info, warn};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
 
 use super::ServeArguments;
 use super::agents::Agents;
 use super::doctor::{Places, examiner, scratch_of};
+use super::doors::{self, Doors, Memory};
 use super::rooms::Rooms;
-use crate::access::{Access, AccessOptions};
 use crate::config::{self, Config, Encryption, Layers};
 use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports};
 use crate::identity::Identity;
-use crate::listen::any_address;
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
-use crate::mgmt::{
-    MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup, default_socket,
-};
+use crate::mgmt::{MgmtHandles, SocketEnvironment, Stage, Startup, default_socket};
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
 use crate::session::apps::{AppSpec, DESKTOP, TEST_CARD, built_in, offer};
 use crate::session::{App, SessionDesk, SessionOptions, Sessions, Sounds};
@@ -72,24 +72,138 @@ async fn serve(
         .or_else(|| default_socket(&SocketEnvironment::of_process()))
         .context("there is no folder for the local socket; set XDG_RUNTIME_DIR or give --socket")?;
     let state_dir = (arguments.state_dir.clone().or_else(|| config.state_folder.clone()))
-        .or_else(config::default_state_folder)
-        .context("there is no folder for the host's state; set HOME or give --state-dir")?;
-    let (store, identity, access) = tokio::task::spawn_blocking({
-        let state_dir = state_dir.clone();
-        move || -> anyhow::Result<_> {
-            let store = Store::open(&state_dir)?;
-            let identity = Identity::load_or_create(&store)?;
-            let access = Access::open(store.clone(), AccessOptions::of_machine(state_dir))?;
-            Ok((store, Arc::new(identity), access))
-        }
+        .or_else(config::default_state_folder);
+    let memory = tokio::task::spawn_blocking({
+        let (state_dir, name) = (state_dir.clone(), config.name.clone());
+        move || Memory::open(state_dir.as_deref(), &name)
     })
     .await??;
+    let credentials = doors::credentials(&memory);
+    let about = doors::about(&config, &memory.console, &credentials);
+    let mut startup = Startup::new(STEPS).about(about);
+    if let Some(access) = &memory.access {
+        startup = startup.with_access(access.clone());
+    }
+    let owner_uid = arguments.owner_uid.or(config.owner_uid);
+    let places = doors::Places { socket: socket.clone(), owner_uid };
+    let doors = Doors::open(places, &config, &memory.console, &startup, credentials)?;
+    problems.extend(memory.problems.iter().chain(&doors.problems).cloned());
+    problems.iter().for_each(|problem| warn!("{problem}"));
+    if arguments.foreground {
+        introduce(&doors, &memory);
+    }
+    // A box asks nobody at a terminal: until it has an owner, nobody but root can arm it.
+    let prompts = arguments.foreground && !config.appliance;
+    let mode = if prompts { DeskMode::Prompt } else { DeskMode::Armed };
+    let pairing = PairingDesk::new(DeskOptions::new(mode));
+    let preparing = tokio::spawn(prepare(Preparation {
+        config,
+        named_config: arguments.config.clone(),
+        socket,
+        state_dir,
+        store: memory.store,
+        pairing: pairing.clone(),
+        console: doors.listens(),
+        problems,
+        startup: startup.clone(),
+    }));
 
+    let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors).await;
+
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    if arguments.foreground {
+        say("\nStopping ...");
+    }
+    if let Some(host) = host {
+        host.close().await?;
+    }
+    doors.close().await;
+    info!("the host has stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the console is, for whoever watches.
+fn introduce(doors: &Doors, memory: &Memory) {
+    if let Some(address) = &doors.address {
+        say(&format!(
+            "\nConsole: {address}\n  Its certificate has the SHA-256 fingerprint\n  {}\n",
+            memory.console.fingerprint()
+        ));
+        if let Some(link) = doors::claim_link(memory, address) {
+            say(&format!(
+                "This host has no owner yet. Whoever opens this link becomes it:\n  {}\n",
+                *link
+            ));
+        }
+    }
+}
+
+/// What is done while the doors are open already, in this order.
+const STEPS: &[&str] = &[
+    "loading the host's key",
+    "trying displays, the encoder and sound",
+    "asking who starts sessions",
+    "opening the ports that clients use",
+];
+
+/// What the rooms are put together from.
+struct Preparation {
+    config: Config,
+    named_config: Option<PathBuf>,
+    socket: PathBuf,
+    state_dir: Option<PathBuf>,
+    store: Result<Store, String>,
+    pairing: PairingDesk,
+    console: Option<Listen>,
+    problems: Vec<String>,
+    startup: Startup,
+}
+
+/// The rooms of a host that streams.
+struct Host {
+    door: Door,
+    announcement: Option<Announcement>,
+    sessions: Arc<Sessions>,
+    status: Arc<StatusReport>,
+    handles: MgmtHandles,
+    state_dir: PathBuf,
+    /// As many of the problems have been logged already.
+    told: usize,
+}
+
+impl Host {
+    /// No new requests, then the sessions, then the goodbyes.
+    async fn close(self) -> anyhow::Result<()> {
+        let Self { mut door, announcement, sessions, .. } = self;
+        door.stop_asking().await;
+        tokio::task::spawn_blocking(move || sessions.shut_down(EndReason::Shutdown)).await?;
+        if let Some(announcement) = announcement {
+            tokio::task::spawn_blocking(move || announcement.stop()).await?;
+        }
+        door.close().await;
+        Ok(())
+    }
+}
+
+/// Puts the rooms together, step by step.
+async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
+    let Preparation { config, socket, state_dir, pairing, mut problems, startup, .. } = preparation;
+    let told = problems.len();
+    let store = preparation.store.map_err(anyhow::Error::msg)?;
+    let state_dir = state_dir.context("there is no folder for the host's state")?;
+    let identity = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || Identity::load_or_create(&store)
+    })
+    .await??;
+    let identity = Arc::new(identity);
+
+    startup.next_step();
     let examiner = examiner(
         &Places {
             state_dir: &state_dir,
             scratch: &scratch_of(&socket),
-            config: arguments.config.as_deref(),
+            config: preparation.named_config.as_deref(),
         },
         true,
     )?;
@@ -98,6 +212,8 @@ async fn serve(
         move || Rooms::probe(&examiner)
     })
     .await?;
+
+    startup.next_step();
     let agents = tokio::task::spawn_blocking({
         let (config, folder) = (config.clone(), session_dir(&socket));
         move || Agents::choose(&config, folder)
@@ -125,11 +241,10 @@ async fn serve(
             Box::new(move |client| store.profile_of(client).map_err(|error| error.to_string()))
         },
     }));
-    let mode = if arguments.foreground { DeskMode::Prompt } else { DeskMode::Armed };
-    let pairing = PairingDesk::new(DeskOptions::new(mode));
 
+    startup.next_step();
     let options = gamestream_options(&config);
-    let mut door = Door::open(
+    let door = Door::open(
         &options,
         DoorParts {
             desk: sessions.clone(),
@@ -143,72 +258,109 @@ async fn serve(
     } else {
         None
     };
-    let status = Arc::new(report(
-        &config,
-        &options.listen.to_string(),
-        door.ports(),
-        &rooms,
-        &apps,
-        problems,
-    ));
-    let mgmt = MgmtServer::start(
-        &MgmtOptions { socket, owner_uid: arguments.owner_uid.or(config.owner_uid) },
-        Startup::complete(MgmtHandles {
-            desk: pairing.clone(),
-            store,
-            sessions: sessions.clone(),
-            status: {
-                let status = Arc::clone(&status);
-                Arc::new(move || StatusReport::clone(&status))
-            },
-            examiner,
-        })
-        .with_access(access),
-    )?;
-    if arguments.foreground {
-        say(describe(&status).trim_end());
-        say(&how_to_pair(&config.name, mgmt.socket()));
-    }
-    for problem in &status.problems {
-        warn!("{problem}");
-    }
-    info!(state = %state_dir.display(), "the host is ready");
-    tell_systemd(&[sd_notify::NotifyState::Ready]);
-
-    watch(&pairing, &mut signals, arguments.foreground).await;
-
-    tell_systemd(&[sd_notify::NotifyState::Stopping]);
-    if arguments.foreground {
-        say("\nStopping ...");
-    }
-    door.stop_asking().await;
-    tokio::task::spawn_blocking(move || sessions.shut_down(EndReason::Shutdown)).await?;
-    if let Some(announcement) = announcement {
-        tokio::task::spawn_blocking(move || announcement.stop()).await?;
-    }
-    door.close().await;
-    mgmt.stop().await;
-    info!("the host has stopped");
-    Ok(ExitCode::SUCCESS)
+    let listen = options.listen.to_string();
+    let mut status = report(&config, &listen, door.ports(), &rooms, &apps, problems);
+    status.listens.extend(preparation.console);
+    let status = Arc::new(status);
+    let handles = MgmtHandles {
+        desk: pairing,
+        store,
+        sessions: sessions.clone(),
+        status: {
+            let status = Arc::clone(&status);
+            Arc::new(move || StatusReport::clone(&status))
+        },
+        examiner,
+    };
+    Ok(Host { door, announcement, sessions, status, handles, state_dir, told })
 }
 
-/// Waits for a signal; meanwhile shows pairing requests and feeds systemd's watchdog.
-async fn watch(pairing: &PairingDesk, signals: &mut Signals, foreground: bool) {
+/// Waits for a signal; meanwhile takes over the host when it is put together, shows pairing requests and feeds
+/// systemd's watchdog. Gives the host back, if there is one.
+async fn watch(
+    mut preparing: JoinHandle<anyhow::Result<Host>>,
+    startup: &Startup,
+    pairing: &PairingDesk,
+    signals: &mut Signals,
+    arguments: &ServeArguments,
+    doors: &Doors,
+) -> Option<Host> {
+    /// A start that hangs does not keep the host from ending.
+    const PREPARE_LIMIT: Duration = Duration::from_secs(15);
     let mut events = pairing.events();
     let mut watchdog = tokio::time::interval(watchdog_period());
+    let mut host = None;
     loop {
+        let is_starting = matches!(startup.stage(), Stage::Starting { .. });
         tokio::select! {
-            () = signals.stop() => return,
-            _ = watchdog.tick() => tell_systemd(&[sd_notify::NotifyState::Watchdog]),
+            () = signals.stop() => {
+                if is_starting && let Ok(started) = timeout(PREPARE_LIMIT, preparing).await {
+                    host = started.ok().and_then(Result::ok);
+                }
+                return host;
+            }
+            _ = watchdog.tick() => feed_watchdog(is_starting),
+            started = &mut preparing, if is_starting => {
+                host = take_over(started.map_err(Into::into).flatten(), startup, arguments, doors);
+            }
             event = events.recv() => match event {
-                Ok(event) if foreground => show(&event),
+                Ok(event) if arguments.foreground => show(&event),
                 Ok(PairingEvent::Refused { remote, refusal }) => {
                     warn!(%remote, %refusal, "a device may not pair");
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
+                Err(RecvError::Closed) => return host,
             },
         }
+    }
+}
+
+/// The host is put together, or cannot be. systemd is told that it is ready in both cases: a unit that never becomes
+/// ready is killed, and with it the one place that says what is wrong. Whether a client can play, health says.
+fn take_over(
+    started: anyhow::Result<Host>,
+    startup: &Startup,
+    arguments: &ServeArguments,
+    doors: &Doors,
+) -> Option<Host> {
+    let host = match started {
+        Ok(host) => host,
+        Err(error) => {
+            let reason = format!("{error:#}. Mend this, then start the host again.");
+            error!("the host cannot stream: {reason}");
+            if arguments.foreground {
+                say(&format!("\n! The host cannot stream: {reason}"));
+            }
+            tell_systemd(&[
+                sd_notify::NotifyState::Ready,
+                sd_notify::NotifyState::Status("it cannot stream; its console says why"),
+            ]);
+            startup.failed(reason);
+            return None;
+        }
+    };
+    startup.ready(host.handles.clone());
+    if arguments.foreground {
+        say(describe(&host.status).trim_end());
+        if let Some(socket) = doors.socket() {
+            say(&how_to_pair(&host.status.name, socket));
+        }
+    }
+    for problem in host.status.problems.iter().skip(host.told) {
+        warn!("{problem}");
+    }
+    info!(state = %host.state_dir.display(), "the host is ready");
+    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    Some(host)
+}
+
+/// The watchdog watches from the moment the host is ready; before that, systemd is asked for more time instead.
+fn feed_watchdog(is_starting: bool) {
+    /// Longer than the longest time between two feedings.
+    const MORE_TIME_USEC: u32 = 150_000_000;
+    tell_systemd(&[sd_notify::NotifyState::Watchdog]);
+    if is_starting {
+        tell_systemd(&[sd_notify::NotifyState::ExtendTimeoutUsec(MORE_TIME_USEC)]);
     }
 }
 
@@ -324,12 +476,9 @@ fn near(listen: &str, port: u16) -> Option<SocketAddr> {
 
 /// Where clients may find this machine: every address of an interface that is up, but for loopback and link-local ones,
 /// which no person types.
-fn local_addresses() -> String {
-    let interfaces = match nix::ifaddrs::getifaddrs() {
-        Ok(interfaces) => interfaces,
-        Err(error) => return format!("its addresses could not be read: {error}"),
-    };
-    let addresses: BTreeSet<IpAddr> = interfaces
+pub(super) fn reachable_addresses() -> nix::Result<BTreeSet<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    Ok(interfaces
         .filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
         .filter_map(|interface| {
             let address = interface.address?;
@@ -340,11 +489,15 @@ fn local_addresses() -> String {
             IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
             IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
         })
-        .collect();
-    if addresses.is_empty() {
-        return "no network yet".to_owned();
+        .collect())
+}
+
+fn local_addresses() -> String {
+    match reachable_addresses() {
+        Ok(addresses) if addresses.is_empty() => "no network yet".to_owned(),
+        Ok(addresses) => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Err(error) => format!("its addresses could not be read: {error}"),
     }
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The status for people.
@@ -386,12 +539,7 @@ fn program() -> String {
 fn gamestream_options(config: &Config) -> Options {
     let gamestream = &config.gamestream;
     Options {
-        // A machine without IPv6 cannot listen on `::`, which is the default and means "everywhere".
-        listen: if config.listen.address.is_unspecified() {
-            any_address()
-        } else {
-            config.listen.address
-        },
+        listen: doors::everywhere(config.listen.address),
         ports: Ports {
             http: gamestream.port,
             https: gamestream.https_port(),

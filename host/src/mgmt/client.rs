@@ -29,6 +29,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The host ends a check after 25 seconds at the latest; those of other doctors come before it.
 const LONGEST_CHECK: Duration = Duration::from_secs(120);
 
+/// A host that starts is asked again after this time.
+const STARTING_PAUSE: Duration = Duration::from_millis(100);
+
 /// The host lets a caller wait no longer than this for news.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -307,7 +310,7 @@ impl Client {
         body: Bytes,
         limit: Duration,
     ) -> Result<T, ClientError> {
-        let exchange = self.exchange(method, path, body);
+        let exchange = self.exchange_with_ready(method, path, body);
         let (status, body) = self
             .runtime
             .block_on(async { tokio::time::timeout(limit, exchange).await })
@@ -323,6 +326,25 @@ impl Client {
         let problem = serde_json::from_slice(&body)
             .map_err(|_| ClientError::Transport(format!("the host answered {status}")))?;
         Err(ClientError::Problem(problem))
+    }
+
+    /// A host that has just been started is waited for: the door opens before the rest is there.
+    async fn exchange_with_ready(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        loop {
+            let (status, answer) = self.exchange(method.clone(), path, body.clone()).await?;
+            let is_starting = status == StatusCode::SERVICE_UNAVAILABLE
+                && serde_json::from_slice::<ProblemDetails>(&answer)
+                    .is_ok_and(|problem| problem.code == "starting");
+            if !is_starting {
+                return Ok((status, answer));
+            }
+            tokio::time::sleep(STARTING_PAUSE).await;
+        }
     }
 
     async fn exchange(

@@ -6,6 +6,8 @@
 //! add one goes through here.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -46,7 +48,7 @@ impl Need {
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Who {
+pub enum Who {
     /// Somebody whom the kernel vouches for, on the local socket.
     Local {
         /// Its uid.
@@ -75,6 +77,66 @@ pub(super) struct Caller {
     pub(super) remote: Option<IpAddr>,
     /// The host has an owner.
     pub(super) claimed: bool,
+}
+
+/// Where a door learns whose a cookie or a token is. Must not block for long: it is asked at each request.
+pub trait Credentials: Send + Sync {
+    /// The host has an owner.
+    fn is_claimed(&self) -> bool;
+    /// Who has logged in with this cookie.
+    fn logged_in(&self, cookie: &str) -> Option<Who>;
+    /// Whether this is the CSRF token of that login. In constant time.
+    fn csrf_matches(&self, cookie: &str, csrf: &str) -> bool;
+    /// Which program has this token.
+    fn token(&self, token: &str) -> Option<Who>;
+}
+
+/// Nobody is known, and the host has no owner: what holds where there is no store.
+#[derive(Debug, Clone, Copy)]
+pub struct Nobody;
+
+impl Credentials for Nobody {
+    fn is_claimed(&self) -> bool {
+        false
+    }
+
+    fn logged_in(&self, _cookie: &str) -> Option<Who> {
+        None
+    }
+
+    fn csrf_matches(&self, _cookie: &str, _csrf: &str) -> bool {
+        false
+    }
+
+    fn token(&self, _token: &str) -> Option<Who> {
+        None
+    }
+}
+
+/// Whether the caller of a long answer is still who it was when it asked: a login may end meanwhile. In every request.
+#[derive(Clone)]
+pub(super) struct Standing {
+    still: Arc<dyn Fn() -> bool + Send + Sync>,
+    follows: Arc<AtomicBool>,
+}
+
+impl Standing {
+    pub(super) fn new(
+        follows: Arc<AtomicBool>,
+        still: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { still: Arc::new(still), follows }
+    }
+
+    /// The answer is one that lasts: its connection may live as long.
+    pub(super) fn lasts(&self) {
+        self.follows.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the caller is who it was.
+    pub(super) fn holds(&self) -> bool {
+        (self.still)()
+    }
 }
 
 impl Caller {

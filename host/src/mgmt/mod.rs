@@ -4,13 +4,18 @@
 //! owner's user if one is named. So there is no password to keep and nothing to find in a file. Everybody else is
 //! answered 403. One request per connection, bounded in number, size and time.
 //!
-//! The desk, the store and the sessions do the work; this room only translates. Deliberately absent: TCP. The console
-//! will come in by a door of its own, with a login.
+//! The console and programs on the network come in by a door of their own ([`https`](self)), with a login or a token;
+//! behind both doors lie the same routes. Both open before anything else is there, and say how far the host is.
+//!
+//! The desk, the store and the sessions do the work; this room only translates.
 
 mod api;
 pub mod client;
 mod cookie;
+mod credentials;
+mod feed;
 mod guard;
+mod https;
 mod problem;
 mod socket;
 mod startup;
@@ -18,6 +23,7 @@ pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -27,7 +33,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use self::guard::{Caller, Who};
+use self::guard::{Caller, Standing};
 use self::socket::BoundSocket;
 use crate::health::child::Examiner;
 use crate::pairing::PairingDesk;
@@ -35,14 +41,16 @@ use crate::session::SessionDesk;
 use crate::store::Store;
 
 pub use api::document;
+pub use guard::{Credentials, Nobody, Who};
+pub use https::{HostNames, HttpsError, HttpsLimits, HttpsOptions, HttpsServer};
 pub use socket::{SocketEnvironment, default_socket};
-pub use startup::{Stage, Startup};
+pub use startup::{About, Stage, Startup};
 
 /// As many connections of those who may come in are served at once.
 const MAX_CONNECTIONS: usize = 64;
 /// As many connections of strangers are answered (403) at once; more are closed unread.
 const MAX_STRANGERS: usize = 4;
-/// No connection lives longer. Longer than the longest long poll.
+/// No connection lives longer, unless events are followed over it. Longer than the longest long poll.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(90);
 /// A request's head must arrive in this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -96,6 +104,8 @@ pub struct MgmtOptions {
     pub socket: PathBuf,
     /// The user, beside root and the daemon's own, who may come in.
     pub owner_uid: Option<u32>,
+    /// Nobody but root may come in, not even the daemon's own user: on a box, who is not root is a session's program.
+    pub appliance: bool,
 }
 
 /// What the door opens to.
@@ -131,9 +141,12 @@ impl MgmtServer {
         let io = |source| MgmtError::Io { path: options.socket.clone(), source };
         listener.set_nonblocking(true).map_err(io)?;
         let listener = UnixListener::from_std(listener).map_err(io)?;
-        let allowed = Allowed::new(rustix::process::geteuid().as_raw(), options.owner_uid);
+        let own = rustix::process::geteuid().as_raw();
+        let allowed = Allowed::new(own, options.owner_uid, options.appliance);
+        let credentials = Arc::clone(&startup.known().credentials);
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, allowed, api::router(startup), stopped));
+        let router = api::router(startup);
+        let accepting = tokio::spawn(accept(listener, allowed, router, credentials, stopped));
         tracing::info!(socket = %options.socket.display(), "the management socket is open");
         Ok(Self { socket, stop, accepting: Some(accepting) })
     }
@@ -165,7 +178,10 @@ impl Drop for MgmtServer {
 struct Allowed(Vec<u32>);
 
 impl Allowed {
-    fn new(own: u32, owner: Option<u32>) -> Self {
+    fn new(own: u32, owner: Option<u32>, appliance: bool) -> Self {
+        if appliance {
+            return Self(vec![0]);
+        }
         Self([Some(0), Some(own), owner].into_iter().flatten().collect())
     }
 }
@@ -174,6 +190,7 @@ async fn accept(
     listener: UnixListener,
     allowed: Allowed,
     router: Router,
+    credentials: Arc<dyn Credentials>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let guests = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -207,12 +224,15 @@ async fn accept(
         let caller = Caller {
             who: Who::Local { uid: uid.unwrap_or(u32::MAX) },
             remote: None,
-            claimed: true,
+            claimed: credentials.is_claimed(),
         };
-        let service = service.clone().layer(Extension(caller));
+        let follows = Arc::new(AtomicBool::new(false));
+        // Whom the kernel has vouched for is who it is for as long as the connection lives.
+        let standing = Standing::new(Arc::clone(&follows), || true);
+        let service = service.clone().layer(Extension(caller)).layer(Extension(standing));
         connections.spawn(async move {
             let _seat = seat;
-            serve(stream, service).await;
+            serve(stream, service, &follows).await;
         });
     }
     drop(listener);
@@ -222,17 +242,25 @@ async fn accept(
     }
 }
 
-async fn serve(stream: UnixStream, router: Router) {
+async fn serve(stream: UnixStream, router: Router, follows: &AtomicBool) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a management connection ended early"),
-        Err(_) => tracing::debug!("a management connection took too long"),
+    let is_over = async {
+        tokio::time::sleep(CONNECTION_TIMEOUT).await;
+        // Who follows events may stay.
+        while follows.load(Ordering::Relaxed) {
+            tokio::time::sleep(CONNECTION_TIMEOUT).await;
+        }
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "a management connection ended early");
+        },
+        () = is_over => tracing::debug!("a management connection took too long"),
     }
 }
 
@@ -242,8 +270,9 @@ mod tests {
 
     #[test]
     fn root_the_daemon_and_the_owner_may_come_in() {
-        assert_eq!(Allowed::new(990, None).0, [0, 990]);
-        assert_eq!(Allowed::new(990, Some(1000)).0, [0, 990, 1000]);
+        assert_eq!(Allowed::new(990, None, false).0, [0, 990]);
+        assert_eq!(Allowed::new(990, Some(1000), false).0, [0, 990, 1000]);
+        assert_eq!(Allowed::new(990, Some(1000), true).0, [0], "on a box nobody but root");
     }
 
     #[test]
@@ -259,7 +288,7 @@ mod tests {
             let _guard = runtime.enter();
             UnixListener::bind(&path).unwrap()
         };
-        runtime.spawn(accept(listener, allowed, router, stopped));
+        runtime.spawn(accept(listener, allowed, router, Arc::new(Nobody), stopped));
         let error = client::Client::at(&path).unwrap().status().unwrap_err();
         assert!(matches!(error, client::ClientError::Denied { .. }), "{error}");
         assert!(error.to_string().contains("sudo"));

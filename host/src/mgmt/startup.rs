@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use tokio::sync::watch;
 
 use super::MgmtHandles;
+use super::feed::Feed;
+use super::guard::{Credentials, Nobody};
 use super::problem::Problem;
 use crate::access::Access;
 
@@ -18,7 +21,27 @@ use crate::access::Access;
 pub struct Startup {
     state: Arc<Mutex<State>>,
     steps: &'static [&'static str],
+    about: Arc<About>,
+    changes: watch::Sender<()>,
+    feed: Arc<Feed>,
     access: Option<Access>,
+}
+
+/// What is known of the host before anything else is.
+#[derive(Clone)]
+pub struct About {
+    /// The name that clients show.
+    pub name: String,
+    /// The fingerprint of the console's certificate, as people compare it.
+    pub fingerprint: Option<String>,
+    /// Whether it has an owner, and who may come in.
+    pub credentials: Arc<dyn Credentials>,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self { name: String::new(), fingerprint: None, credentials: Arc::new(Nobody) }
+    }
 }
 
 /// How far the host is.
@@ -51,16 +74,38 @@ enum State {
 impl Startup {
     /// A start of these steps, none of which is done.
     pub fn new(steps: &'static [&'static str]) -> Self {
-        Self { state: Arc::new(Mutex::new(State::Starting(0))), steps, access: None }
+        Self::with(State::Starting(0), steps)
     }
 
     /// A host that is complete.
     pub fn complete(handles: MgmtHandles) -> Self {
-        Self {
-            state: Arc::new(Mutex::new(State::Ready(Box::new(handles)))),
-            steps: &[],
-            access: None,
-        }
+        Self::with(State::Ready(Box::new(handles)), &[])
+    }
+
+    fn with(state: State, steps: &'static [&'static str]) -> Self {
+        let (state, (changes, _)) = (Arc::new(Mutex::new(state)), watch::channel(()));
+        Self { state, steps, about: Arc::default(), changes, feed: Arc::default(), access: None }
+    }
+
+    /// The same start, of a host of which this is known.
+    #[must_use]
+    pub fn about(self, about: About) -> Self {
+        Self { about: Arc::new(about), ..self }
+    }
+
+    /// What is known of the host.
+    pub(super) fn known(&self) -> &About {
+        &self.about
+    }
+
+    /// What is told to those who follow events.
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Tells of every change of the stage.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The same, with the owner's door: claim, login and tokens work before the rest is there.
@@ -75,16 +120,19 @@ impl Startup {
         if let State::Starting(step) = &mut *self.lock() {
             *step = (*step + 1).min(self.steps.len().saturating_sub(1));
         }
+        self.changes.send_replace(());
     }
 
     /// All is there.
     pub fn ready(&self, handles: MgmtHandles) {
         *self.lock() = State::Ready(Box::new(handles));
+        self.changes.send_replace(());
     }
 
     /// It cannot be put together; the reason is a sentence for the owner.
     pub fn failed(&self, reason: String) {
         *self.lock() = State::Failed(reason);
+        self.changes.send_replace(());
     }
 
     /// How far the host is.
@@ -100,7 +148,7 @@ impl Startup {
         }
     }
 
-    fn handles(&self) -> Result<MgmtHandles, Problem> {
+    pub(super) fn handles(&self) -> Result<MgmtHandles, Problem> {
         let (code, detail) = match &*self.lock() {
             State::Ready(handles) => return Ok(MgmtHandles::clone(handles)),
             State::Starting(step) => {

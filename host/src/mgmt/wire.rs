@@ -3,6 +3,9 @@
 //! Times are microseconds of the host's monotonic clock where a name ends in `_us`, seconds since 1970 where it ends
 //! in `_at`. Fields are only ever added.
 
+mod events;
+mod landing;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,6 +20,8 @@ use crate::pairing::{
 };
 use crate::store::PairedClient;
 
+pub use events::{Event, SessionNews, Topic};
+pub use landing::{Health, Landing, Stage};
 mod access;
 pub use access::*;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use punktfunk_host::cli::{Cli, run};
 use punktfunk_host::identity::Identity;
+use punktfunk_host::mgmt::client::Client;
 use punktfunk_host::store::{NewClient, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -78,6 +79,8 @@ impl Host {
             assert!(ended.is_none() && Instant::now() < deadline, "no host came up: {ended:?}");
             std::thread::park_timeout(Duration::from_millis(5));
         }
+        // The owner's door opens first; it answers when the others are open too.
+        Client::at(&self.folder.path().join("run/host.sock")).unwrap().status().unwrap();
     }
 
     /// The port at this distance from the base. spec: gamestream 1.2

@@ -105,7 +105,7 @@ impl Rig {
                 ..StatusReport::default()
             }),
         };
-        let mgmt = MgmtOptions { socket: socket.clone(), owner_uid: None };
+        let mgmt = MgmtOptions { socket: socket.clone(), owner_uid: None, appliance: false };
         let open = Some((door, MgmtServer::start(&mgmt, Startup::complete(handles)).unwrap()));
         drop(guard);
         Self { ports, desk, store, sessions, socket, open, runtime, _folder: folder }

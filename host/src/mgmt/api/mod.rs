@@ -7,6 +7,8 @@ pub(super) mod audit;
 mod claim;
 mod clients;
 mod doctor;
+mod events;
+mod landing;
 mod pairing;
 mod selftest;
 mod session;
@@ -57,6 +59,8 @@ pub(super) fn router(startup: Startup) -> Router {
 
 fn routes() -> OpenApiRouter<Startup> {
     let areas = OpenApiRouter::new()
+        .merge(landing::routes())
+        .merge(events::routes())
         .merge(claim::routes())
         .merge(session::routes())
         .merge(tokens::routes())

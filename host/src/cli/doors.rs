@@ -1,0 +1,221 @@
+//! The owner's doors, which open before anything else is there and stay open whatever fails: the box has no other face.
+//!
+//! All they need is the store, and a certificate for the console; where there is no store they open without. One thing
+//! ends the daemon here: another one that runs already, because two would spoil each other's state.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::serve::reachable_addresses;
+use crate::access::{Access, AccessOptions};
+use crate::config::Config;
+use crate::identity::ConsoleIdentity;
+use crate::listen::{any_address, inherited};
+use crate::mgmt::wire::Listen;
+use crate::mgmt::{
+    About, Credentials, HostNames, HttpsLimits, HttpsOptions, HttpsServer, MgmtError, MgmtOptions,
+    MgmtServer, Nobody, Startup,
+};
+use crate::store::{Store, StoreError};
+
+/// What the host remembers, as far as it could be opened.
+pub(super) struct Memory {
+    /// The store; or why there is none, in a sentence.
+    pub(super) store: Result<Store, String>,
+    /// Who may come in; nobody where there is no store.
+    pub(super) access: Option<Access>,
+    pub(super) console: ConsoleIdentity,
+    /// What the owner is told.
+    pub(super) problems: Vec<String>,
+}
+
+impl Memory {
+    /// Opens the state folder. May take as long as the disk does.
+    ///
+    /// # Errors
+    /// Another host uses it, or the system gives no keys at all.
+    pub(super) fn open(folder: Option<&Path>, name: &str) -> anyhow::Result<Self> {
+        let no_folder =
+            || "there is no folder for the host's state; set HOME or give --state-dir".to_owned();
+        let store = match folder.map(Store::open) {
+            Some(Err(error @ StoreError::InUse { .. })) => return Err(error.into()),
+            Some(opened) => opened.map_err(|error| error.to_string()),
+            None => Err(no_folder()),
+        };
+        let mut problems = Vec::new();
+        let kept = match &store {
+            Ok(store) => ConsoleIdentity::load_or_create(store, name)
+                .map_err(|error| problems.push(in_memory_because(&error.to_string())))
+                .ok(),
+            Err(error) => {
+                problems.push(in_memory_because(error));
+                None
+            }
+        };
+        let console = match kept {
+            Some(console) => console,
+            None => ConsoleIdentity::in_memory(name)?,
+        };
+        let access = match (&store, folder) {
+            (Ok(store), Some(folder)) => {
+                let options = AccessOptions::of_machine(folder.to_owned());
+                Access::open(store.clone(), options)
+                    .map_err(|error| problems.push(format!("nobody can log in: {error}")))
+                    .ok()
+            }
+            _ => None,
+        };
+        Ok(Self { store, access, console, problems })
+    }
+}
+
+fn in_memory_because(why: &str) -> String {
+    format!("the console's certificate is made anew at each start, with another fingerprint: {why}")
+}
+
+/// Where the doors are.
+pub(super) struct Places {
+    pub(super) socket: PathBuf,
+    pub(super) owner_uid: Option<u32>,
+}
+
+/// The open doors.
+pub(super) struct Doors {
+    socket: Option<MgmtServer>,
+    https: HttpsServer,
+    /// What could not be opened.
+    pub(super) problems: Vec<String>,
+    /// What people type into a browser.
+    pub(super) address: Option<String>,
+}
+
+impl Doors {
+    /// Opens whatever can be opened, and says so. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// Another host answers on the local socket.
+    pub(super) fn open(
+        places: Places,
+        config: &Config,
+        console: &ConsoleIdentity,
+        startup: &Startup,
+        credentials: Arc<dyn Credentials>,
+    ) -> anyhow::Result<Self> {
+        let mut problems = Vec::new();
+        let options = MgmtOptions {
+            socket: places.socket,
+            owner_uid: places.owner_uid,
+            appliance: config.appliance,
+        };
+        let socket = match MgmtServer::start(&options, startup.clone()) {
+            Ok(socket) => Some(socket),
+            Err(error @ MgmtError::AlreadyRunning { .. }) => return Err(error.into()),
+            Err(error) => {
+                problems.push(error.to_string());
+                None
+            }
+        };
+        let left = inherited().unwrap_or_else(|error| {
+            problems.push(format!("the sockets that systemd opened cannot be served: {error}"));
+            Vec::new()
+        });
+        let has_443 = left.iter().any(|socket| socket.name == "https");
+        let listen = everywhere(config.listen.address);
+        let options = HttpsOptions {
+            listen,
+            port: config.console_port(),
+            names: HostNames::new(&config.name, machine_name().as_deref(), &config.console.hosts),
+            inherited: left,
+            limits: HttpsLimits::default(),
+        };
+        let (https, errors) = HttpsServer::start(options, console, credentials, startup.clone());
+        problems.extend(errors.iter().map(ToString::to_string));
+        let port = if has_443 { Some(443) } else { https.address().map(|address| address.port()) };
+        let address = port.map(|port| browser_address(listen, port));
+        if let Some(address) = &address {
+            tracing::info!(address, fingerprint = %console.fingerprint(), "the console is open");
+        }
+        Ok(Self { socket, https, problems, address })
+    }
+
+    /// The local socket, if it is open.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(MgmtServer::socket)
+    }
+
+    /// As the status names it.
+    pub(super) fn listens(&self) -> Option<Listen> {
+        let address = self.address.clone()?;
+        Some(Listen { protocol: "console".to_owned(), address })
+    }
+
+    /// Closes both; what is under way gets two seconds.
+    pub(super) async fn close(self) {
+        self.https.stop().await;
+        if let Some(socket) = self.socket {
+            socket.stop().await;
+        }
+    }
+}
+
+/// What the doors know of the host before anything else does.
+pub(super) fn about(
+    config: &Config,
+    console: &ConsoleIdentity,
+    credentials: &Arc<dyn Credentials>,
+) -> About {
+    About {
+        name: config.name.clone(),
+        fingerprint: Some(console.fingerprint().to_string()),
+        credentials: Arc::clone(credentials),
+    }
+}
+
+/// Who may come in.
+pub(super) fn credentials(memory: &Memory) -> Arc<dyn Credentials> {
+    match &memory.access {
+        Some(access) => Arc::new(access.clone()),
+        None => Arc::new(Nobody),
+    }
+}
+
+/// The link by which the host is claimed, while it has no owner. Holds the secret in its fragment, which no browser
+/// sends; for the terminal of whoever started the host, and nowhere else.
+pub(super) fn claim_link(memory: &Memory, address: &str) -> Option<Zeroizing<String>> {
+    if memory.access.as_ref()?.is_claimed() {
+        return None;
+    }
+    let claim = memory.store.as_ref().ok()?.claim().ok()??;
+    let mut link = Zeroizing::new(format!("{address}#"));
+    for byte in claim.token {
+        let _ = write!(link, "{byte:02x}");
+    }
+    Some(link)
+}
+
+/// A machine without IPv6 cannot listen on `::`, which is the default and means "everywhere".
+pub(super) fn everywhere(address: IpAddr) -> IpAddr {
+    if address.is_unspecified() { any_address() } else { address }
+}
+
+fn machine_name() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").ok()
+}
+
+fn browser_address(listen: IpAddr, port: u16) -> String {
+    let host = if listen.is_unspecified() {
+        reachable_addresses().unwrap_or_default().into_iter().next()
+    } else {
+        Some(listen)
+    };
+    let host = match host {
+        Some(IpAddr::V6(v6)) => format!("[{v6}]"),
+        Some(v4) => v4.to_string(),
+        None => "localhost".to_owned(),
+    };
+    if port == 443 { format!("https://{host}/") } else { format!("https://{host}:{port}/") }
+}

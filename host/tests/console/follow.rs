@@ -1,0 +1,72 @@
+//! Following what changes.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::browser::Browser;
+use super::rig::{Making, Rig};
+
+const OWNER: &str = "__Host-punktfunk=owner";
+
+/// A follower that has begun, or the status it was answered with.
+fn follow(rig: &Rig, cookie: &str, query: &str) -> Result<Browser, u16> {
+    let mut browser = rig.browser();
+    let request = format!(
+        "GET /api/v1/events{query} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"
+    );
+    browser.send(request.as_bytes()).unwrap();
+    let head = browser.head().unwrap();
+    if !head.starts_with("http/1.1 200") {
+        return Err(head.split(' ').nth(1).unwrap().parse().unwrap());
+    }
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
+    browser.until("you follow from here").unwrap();
+    Ok(browser)
+}
+
+#[test]
+fn followers_are_told_what_they_asked_for_with_numbers_that_grow() {
+    let rig = Rig::start(Making::default());
+    let mut all = follow(&rig, OWNER, "").unwrap();
+    let mut stages = follow(&rig, "__Host-punktfunk=viewer", "?topics=stage,unknown").unwrap();
+    let mut others = follow(&rig, OWNER, "?topics=sessions,pairing").unwrap();
+    rig.startup.next_step();
+    for follower in [&mut all, &mut stages] {
+        let told = follower.until("plugging it in\"}").unwrap();
+        assert!(told.contains("event: stage") && told.contains("\"stage\":\"starting\""), "{told}");
+    }
+    rig.startup.failed("The plug is gone.".to_owned());
+    let told = all.until("gone.\"}").unwrap() + &all.until("\n\n").unwrap();
+    assert!(told.contains("id: 2"), "{told}");
+    // Nobody is told what it did not ask for: when the door closes, all it has had is the beginning.
+    let mut rig = rig;
+    let server = rig.server.take().unwrap();
+    rig.runtime.block_on(server.stop());
+    let had = String::from_utf8(others.rest()).unwrap();
+    assert!(!had.contains("event:"), "{had}");
+}
+
+#[test]
+fn whoever_logs_out_follows_no_longer() {
+    let rig = Rig::start(Making::default());
+    let mut follower = follow(&rig, OWNER, "").unwrap();
+    rig.known.logged_out.store(true, Ordering::Relaxed);
+    rig.startup.failed("A secret of the owner's.".to_owned());
+    let had = follower.until("\r\n0\r\n").unwrap();
+    assert!(!had.contains("secret"), "{had}");
+    assert_eq!(follow(&rig, OWNER, "").err(), Some(401));
+}
+
+#[test]
+fn so_many_may_follow_and_a_place_comes_free_with_its_connection() {
+    let rig = Rig::start(Making::default());
+    let mut followers: Vec<_> = (0..16).map(|_| follow(&rig, OWNER, "").unwrap()).collect();
+    assert_eq!(follow(&rig, OWNER, "").err(), Some(429));
+    followers.clear();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while follow(&rig, OWNER, "").is_err() {
+        assert!(Instant::now() < deadline, "no place came free");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,12 @@
+//! The console's door as browsers, programs and attackers meet it: real TLS on loopback, with a client that knows the
+//! certificate.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod attacks;
+mod browser;
+mod daemon;
+mod follow;
+mod owner;
+mod rig;
+mod table;

@@ -1,0 +1,151 @@
+//! Who may call what, as one table: every operation of the document, asked by everybody.
+//!
+//! The host is still starting. Whoever may call an operation is let through the guard, and is then told so, or what is
+//! wrong with the request; whoever may not is turned away with 401 or 403 before that.
+
+use std::collections::BTreeMap;
+
+use punktfunk_host::mgmt::document;
+use utoipa::openapi::path::PathItem;
+
+use super::browser::Browser;
+use super::rig::{CSRF, Making, Rig};
+
+/// Each operation and what its caller must have: `nothing`, a scope, `owner` or `local`.
+const TABLE: &[(&str, &str)] = &[
+    ("GET /landing", "nothing"),
+    ("GET /health", "nothing"),
+    ("GET /events", "view"),
+    ("GET /claim", "nothing"),
+    ("POST /claim", "nothing"),
+    ("GET /session", "nothing"),
+    ("POST /session", "nothing"),
+    ("DELETE /session", "nothing"),
+    ("GET /session/all", "owner"),
+    ("DELETE /session/others", "owner"),
+    ("PUT /session/password", "owner"),
+    ("PUT /session/viewer", "owner"),
+    ("DELETE /session/viewer", "owner"),
+    ("GET /tokens", "owner"),
+    ("POST /tokens", "owner"),
+    ("DELETE /tokens/{id}", "owner"),
+    ("GET /audit", "owner"),
+    ("GET /status", "view"),
+    ("GET /pairing", "view"),
+    ("POST /pairing/answer", "pair"),
+    ("POST /pairing/decline", "pair"),
+    ("POST /pairing/arm", "pair"),
+    ("POST /pairing/disarm", "pair"),
+    ("GET /clients", "view"),
+    ("PATCH /clients/{id}", "manage"),
+    ("DELETE /clients/{id}", "manage"),
+    ("GET /sessions", "view"),
+    ("GET /sessions/{id}/traces", "view"),
+    ("GET /doctor", "view"),
+    ("POST /doctor/{check}", "manage"),
+    ("POST /selftest", "local"),
+    ("POST /selftest/{client}", "local"),
+    ("DELETE /selftest/{client}", "local"),
+];
+
+/// Everybody, with what they show.
+const CALLERS: &[(&str, &str)] = &[
+    ("anonymous", "X: y"),
+    ("viewer", "Cookie: __Host-punktfunk=viewer"),
+    ("owner", "Cookie: __Host-punktfunk=owner"),
+    ("view", "Authorization: Bearer pf_view"),
+    ("pair", "Authorization: Bearer pf_pair"),
+    ("play", "Authorization: Bearer pf_play"),
+    ("manage", "Authorization: Bearer pf_manage"),
+    ("system", "Authorization: Bearer pf_system"),
+];
+
+/// Whether the caller may, by the words of the product: the owner in person may all but what needs the machine itself, a
+/// viewer looks, a token does what its scope says.
+fn may(caller: &str, need: &str) -> bool {
+    match (caller, need) {
+        (_, "nothing") => true,
+        (_, "local") => false,
+        ("owner", _) => true,
+        ("viewer", need) => need == "view",
+        (token, need) => token == need,
+    }
+}
+
+fn ask(browser: &mut Browser, operation: &str, shown: &str) -> (u16, String) {
+    let (method, path) = operation.split_once(' ').unwrap();
+    // An answer that lasts is asked for in a way that nobody can be given.
+    let query = if path == "/events" { "?topics=,,,,,,,,,,,,,,,,,,,," } else { "" };
+    let path = format!("/api/v1{}{query}", path.replace(['{', '}'], ""));
+    let answer = browser.ask(method, &path, &[shown, CSRF, "Origin: https://localhost"], "");
+    (answer.status, answer.code())
+}
+
+#[test]
+fn every_operation_answers_those_who_may_and_nobody_else() {
+    let rig = Rig::start(Making::default());
+    let mut wrong = Vec::new();
+    for (caller, shown) in CALLERS {
+        let mut browser = rig.browser();
+        for (operation, need) in TABLE {
+            let (status, code) = ask(&mut browser, operation, shown);
+            let refused = match (status, &*code) {
+                (401, "login-needed") => *caller == "anonymous",
+                (403, "not-allowed") => *caller != "anonymous",
+                _ => false,
+            };
+            if refused == may(caller, need) || status == 404 || status == 405 {
+                wrong.push(format!("{caller}: {operation} ({need}): {status} {code}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn before_the_claim_nobody_from_afar_may_anything() {
+    let rig = Rig::start(Making { claimed: false, ..Making::default() });
+    for (caller, shown) in CALLERS {
+        let mut browser = rig.browser();
+        for (operation, need) in TABLE {
+            let (_, code) = ask(&mut browser, operation, shown);
+            assert_eq!(code == "unclaimed", *need != "nothing", "{caller}: {operation}: {code}");
+        }
+    }
+}
+
+#[test]
+fn the_table_is_the_document_and_the_document_is_what_is_enforced() {
+    let mut documented = BTreeMap::new();
+    for (path, item) in document().paths.paths {
+        let path = path.strip_prefix("/api/v1").unwrap().to_owned();
+        for (method, need) in needs(&item) {
+            documented.insert(format!("{method} {path}"), need);
+        }
+    }
+    let table: BTreeMap<String, String> = TABLE
+        .iter()
+        .map(|(operation, need)| ((*operation).to_owned(), (*need).to_owned()))
+        .collect();
+    assert_eq!(documented, table);
+}
+
+/// The methods of a path with the need that the document states.
+fn needs(item: &PathItem) -> Vec<(&'static str, String)> {
+    let operations = [
+        ("GET", &item.get),
+        ("PUT", &item.put),
+        ("POST", &item.post),
+        ("DELETE", &item.delete),
+        ("PATCH", &item.patch),
+    ];
+    let mut found = Vec::new();
+    for (method, operation) in operations {
+        let Some(operation) = operation else { continue };
+        let security = serde_json::to_value(&operation.security).unwrap();
+        let need = security[0].as_object().and_then(|scheme| scheme.values().next());
+        let need = need.and_then(|scopes| scopes[0].as_str()).unwrap_or("nothing");
+        found.push((method, need.to_owned()));
+    }
+    found
+}
