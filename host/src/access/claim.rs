@@ -144,6 +144,8 @@ impl Access {
             let mut state = self.state();
             state.owned = Owned::Yes(owner);
             state.claims.clear();
+            state.tokens.clear();
+            state.sessions.clear();
             state.sessions.insert(login, now)
         };
         self.inner.file.remove();

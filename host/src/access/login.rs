@@ -34,6 +34,8 @@ const IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 const ABSOLUTE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A session's last use is written at most this often.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(300);
+/// Wrong passwords are written into the log at most this often.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 /// A session's secret in hex digits.
 const SECRET_DIGITS: usize = 64;
 
@@ -224,9 +226,17 @@ impl Login {
 }
 
 impl Logins {
-    pub(super) fn load(rows: Vec<StoredSession>, now: Moment) -> Self {
-        let logins = rows.into_iter().filter_map(|row| Login::from_row(row, now));
-        Self(logins.map(|login| (login.session.id, login)).collect())
+    /// The sessions that live, and the hashes of those that ended while nobody was here.
+    pub(super) fn load(rows: Vec<StoredSession>, now: Moment) -> (Self, Vec<[u8; 32]>) {
+        let (mut living, mut ended) = (HashMap::new(), vec![]);
+        for row in rows {
+            let hash = row.hash;
+            match Login::from_row(row, now) {
+                Some(login) => drop(living.insert(login.session.id, login)),
+                None => ended.push(hash),
+            }
+        }
+        (Self(living), ended)
     }
 
     pub(super) fn insert(&mut self, new: NewLogin, now: Moment) -> LoggedIn {
@@ -398,9 +408,7 @@ impl Access {
         remote: Option<IpAddr>,
     ) -> Result<(), LoginError> {
         let password = password.map(|password| Password::new(password.to_owned())).transpose()?;
-        if !self.is_claimed() {
-            return Err(LoginError::Unclaimed);
-        }
+        let owner = self.state().kept_password(Role::Owner).ok_or(LoginError::Unclaimed)?;
         let hash = match &password {
             Some(password) => {
                 let seat = self.inner.hashes.sit(true).map_err(|_busy| LoginError::Busy)?;
@@ -411,7 +419,8 @@ impl Access {
         let detail = if hash.is_some() { "set" } else { "removed" };
         let audit = self.entry("owner", remote, "viewer-password", detail);
         let _writing = self.writing();
-        if !self.is_claimed() {
+        // The owner who asked may be gone since.
+        if self.state().kept_password(Role::Owner) != Some(owner) {
             return Err(LoginError::Unclaimed);
         }
         let store = &self.inner.store;
@@ -446,9 +455,8 @@ impl Access {
                 let begun = state.passwords[role as usize].begin(remote, now.at);
                 begun.map_err(|wait| LoginError::Wait { wait })?;
             }
-            let known = remote.is_none_or(|remote| {
-                remote.to_canonical().is_loopback() || state.sessions.knows(remote, now)
-            });
+            // Not the machine's own address: a program of a session has it too.
+            let known = remote.is_none_or(|remote| state.sessions.knows(remote, now));
             (state.kept_password(role), known)
         };
         // What is longer than a password can be is none, and is not worth hashing.
@@ -474,14 +482,21 @@ impl Access {
         }
     }
 
-    /// Writes of an address that is locked, once for each lock; a single slip is not worth a line.
+    /// Writes of an address that gets locked, once a minute at most: tries may not push what the owner did out of the log.
     fn note_wrong(&self, role: Role, remote: Option<IpAddr>, now: Moment) -> Wait {
         let Some(remote) = remote else { return Wait::NONE };
-        let (wait, is_locked) = {
-            let limits = &self.state().passwords[role as usize];
-            (limits.look(remote, now.at), limits.is_newly_locked(remote, now.at))
+        let (wait, is_worth_a_line) = {
+            let mut state = self.state();
+            let limits = &state.passwords[role as usize];
+            let wait = limits.look(remote, now.at);
+            let is_due = state.noted_at.is_none_or(|at| now.at.since(at) >= NOTE_INTERVAL);
+            let is_worth_a_line = is_due && limits.is_newly_locked(remote, now.at);
+            if is_worth_a_line {
+                state.noted_at = Some(now.at);
+            }
+            (wait, is_worth_a_line)
         };
-        if is_locked {
+        if is_worth_a_line {
             tracing::warn!(%remote, role = role.name(), "many wrong passwords");
             let written = self.audit("nobody", Some(remote), "login-locked", role.name());
             if let Err(error) = written {

@@ -155,6 +155,8 @@ struct State {
     passwords: [Limits; 2],
     sessions: Logins,
     tokens: Tokens,
+    /// When wrong passwords were last written into the log.
+    noted_at: Option<Timestamp>,
 }
 
 /// Whether the host has an owner.
@@ -192,12 +194,15 @@ impl Access {
             Owned::Yes(_) => file.remove(),
             Owned::No { claim, .. } => file.write(claim)?,
         }
+        let (sessions, ended) = Logins::load(store.console_sessions()?, now);
+        store.remove_console_sessions(&ended)?;
         let state = State {
             owned,
             claims: Limits::new(CLAIM_LIMITS),
             passwords: [Limits::new(LOGIN_LIMITS), Limits::new(LOGIN_LIMITS)],
-            sessions: Logins::load(store.console_sessions()?, now),
+            sessions,
             tokens: Tokens::load(store.tokens()?),
+            noted_at: None,
         };
         let hashes = HashDesk::new(cost, &random)?;
         let inner = Inner {

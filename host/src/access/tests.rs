@@ -291,6 +291,9 @@ fn sessions_survive_a_restart_and_end_idle_or_old() {
     house.pass(7 * DAY);
     assert!(!alive(&access), "idle for a week");
     assert!(access.sessions().is_empty());
+    drop(access);
+    let access = house.open();
+    assert!(access.inner.store.console_sessions().unwrap().is_empty(), "no row is left");
 
     let owner = log_in(&access, Role::Owner, PASSWORD, HERE).unwrap();
     let mut access = access;
@@ -357,6 +360,22 @@ fn wrong_passwords_lock_one_address_of_one_role() {
     let locked = access.audit_page(None, 100).unwrap();
     let locked = locked.iter().filter(|row| row.entry.action == "login-locked").count();
     assert_eq!(locked, 1, "one line for a lock, not one for each try");
+}
+
+#[test]
+fn wrong_passwords_do_not_push_the_log_out() {
+    let (house, access, _owner) = claimed();
+    for wait in [0, 1, 2, 4, 8] {
+        house.pass(Duration::from_secs(wait));
+        for last in 0..20 {
+            let remote = IpAddr::from([198, 51, 100, last]);
+            let wrong = log_in(&access, Role::Owner, "wrong password", remote).unwrap_err();
+            assert!(matches!(wrong, LoginError::Wrong { .. }), "{wrong:?}");
+        }
+    }
+    let rows = access.audit_page(None, 200).unwrap();
+    let locked = rows.iter().filter(|row| row.entry.action == "login-locked").count();
+    assert_eq!(locked, 1, "of 20 addresses that were locked in one minute");
 }
 
 #[test]

@@ -62,6 +62,9 @@ pub enum TokenError {
     /// There are as many as there may be.
     #[error("there are {MAX_TOKENS} tokens, which is the limit; remove one first")]
     TooMany,
+    /// The host has no owner.
+    #[error("this host has no owner yet; claim it first, with the code that it shows")]
+    Unclaimed,
     /// The name is empty.
     #[error("a token needs a name, so that you know later what it is for")]
     Name,
@@ -151,6 +154,10 @@ impl Access {
         };
         let audit = self.entry("owner", remote, "token-made", &format!("{} {}", row.id, row.name));
         let _writing = self.writing();
+        // The owner who asked may be gone since.
+        if !self.is_claimed() {
+            return Err(TokenError::Unclaimed);
+        }
         if self.state().tokens.0.len() >= MAX_TOKENS {
             return Err(TokenError::TooMany);
         }

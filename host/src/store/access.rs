@@ -188,8 +188,9 @@ impl Store {
         Ok(inserted.map_err(sql("keep what claims the host"))? == 1)
     }
 
-    /// Uses the claim up: the claim goes, and the owner, the name, the first session and the log entry come, or nothing
-    /// happens. `false` if this claim is not there any more, or the host has an owner.
+    /// Uses the claim up: the claim goes, with every session and token that somebody before may have left, and the owner,
+    /// the name, the first session and the log entry come; or nothing happens. `false` if this claim is not there any
+    /// more, or the host has an owner.
     ///
     /// # Errors
     /// The disk failed; nothing happened.
@@ -202,6 +203,7 @@ impl Store {
             if used == 0 {
                 return Ok(false);
             }
+            connection.execute_batch("DELETE FROM console_session; DELETE FROM token;")?;
             insert_owner(connection, finished.owner)?;
             set_name(connection, finished.name, finished.owner.claimed_at)?;
             insert_session(connection, finished.session)?;
