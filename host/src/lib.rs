@@ -1,7 +1,7 @@
 //! The punktfunk host: it touches the world - displays, encoders, sound, sockets - and decides nothing about bytes.
 //!
 //! Rooms, from the hardware up (an upper room may use a lower one, never the other way; a test reads the `use` lines):
-//! 0. below all: [`clock`], and [`agent`], the hands of a session
+//! 0. below all: [`clock`]; [`logbook`], what was logged last; [`agent`], the hands of a session
 //! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`], [`listen`]
 //! 2. the line: [`stream`], [`pairing`], [`identity`], [`access`], [`config`]
 //! 3. the owner: [`session`], [`health`]
@@ -24,6 +24,7 @@ pub mod health;
 pub mod identity;
 pub mod input;
 pub mod listen;
+pub mod logbook;
 pub mod mgmt;
 pub mod pairing;
 pub mod selftest;

@@ -1,17 +1,18 @@
-//! Logging: to the standard error stream, which systemd leads into the journal.
+//! Logging: to the standard error stream, which systemd leads into the journal, and into the book that the owner reads.
 
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use crate::config::LogConfig;
+use crate::logbook::Logbook;
 
-/// Starts logging.
-pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
+/// Starts logging; what is logged is also in the book.
+pub(super) fn start(config: &LogConfig) -> anyhow::Result<Logbook> {
     // The configuration checked it; what it passed over is told once logging runs.
     let filter: Targets = config.filter.parse().context("the log filter is malformed")?;
     // The journal stamps every line itself.
@@ -25,8 +26,13 @@ pub(super) fn start(config: &LogConfig) -> anyhow::Result<()> {
         (false, true) => lines.without_time().boxed(),
         (false, false) => lines.boxed(),
     };
+    let book = Logbook::default();
+    // A host that is to write little still remembers what nobody would turn off.
+    let remembered = FilterExt::or(filter.clone(), LevelFilter::INFO);
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
+        .with(book.layer().with_filter(remembered))
         .try_init()
-        .context("logging could not be started")
+        .context("logging could not be started")?;
+    Ok(book)
 }

@@ -9,6 +9,7 @@ use crate::tree::{File, rust_files};
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("agent", 0),
+    ("logbook", 0),
     ("display", 1),
     ("capture", 1),
     ("gpu", 1),
