@@ -2,7 +2,7 @@
 //!
 //! Rooms, from the hardware up (an upper room may use a lower one, never the other way; a test reads the `use` lines):
 //! 0. below all: [`clock`]; [`logbook`], what was logged last; [`agent`], the hands of a session
-//! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`], [`listen`]
+//! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`], [`listen`], [`machine`]
 //! 2. the line: [`stream`], [`pairing`], [`identity`], [`access`], [`config`]
 //! 3. the owner: [`session`], [`health`]
 //! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
@@ -25,6 +25,7 @@ pub mod identity;
 pub mod input;
 pub mod listen;
 pub mod logbook;
+pub mod machine;
 pub mod mgmt;
 pub mod pairing;
 pub mod selftest;

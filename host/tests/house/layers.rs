@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("os", 1),
     ("store", 1),
     ("listen", 1),
+    ("machine", 1),
     ("stream", 2),
     ("pairing", 2),
     ("identity", 2),
