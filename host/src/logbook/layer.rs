@@ -20,6 +20,8 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 const MAX_VALUE_BYTES: usize = 512;
 /// As many fields are kept.
 const MAX_FIELDS: usize = 12;
+/// Where in its source a library wrote a record; that means nothing to who reads it here.
+const OF_LIBRARIES: &[&str] = &["log.file", "log.line", "log.module_path"];
 /// What ends a text that was cut.
 const CUT: &str = "...";
 
@@ -113,7 +115,7 @@ impl Visit for Taken {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.message = text_of(value, MAX_MESSAGE_BYTES);
-        } else if self.fields.len() < MAX_FIELDS {
+        } else if self.fields.len() < MAX_FIELDS && !OF_LIBRARIES.contains(&field.name()) {
             let secret = is_secret_name(field.name());
             let value = if secret { REDACTED.to_owned() } else { text_of(value, MAX_VALUE_BYTES) };
             self.fields.push((field.name(), value));
