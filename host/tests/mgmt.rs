@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,13 @@ use punktfunk_core::media::{
 use punktfunk_core::time::Timestamp;
 use punktfunk_host::health::Finding;
 use punktfunk_host::health::child::Examiner;
+use punktfunk_host::identity::Identity;
+use punktfunk_host::logbook::Logbook;
+use punktfunk_host::machine::storage::{Folder, Purpose};
 use punktfunk_host::mgmt::client::{Client, ClientError};
 use punktfunk_host::mgmt::wire::{Backend, Block, Fate, Listen, StatusReport};
 use punktfunk_host::mgmt::{
-    MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup,
+    Always, MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup,
 };
 use punktfunk_host::pairing::{
     Asking, DeskLimits, DeskMode, DeskOptions, PairingDesk, PairingOutcome, PinWait,
@@ -29,6 +32,7 @@ use punktfunk_host::session::{
 };
 use punktfunk_host::store::{ClientId, NewClient, PairedClient, Store};
 use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
+use tracing_subscriber::layer::SubscriberExt as _;
 
 /// Sessions that a test puts there by hand.
 #[derive(Default)]
@@ -123,11 +127,12 @@ impl SessionDesk for FakeSessions {
 }
 
 struct Host {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     socket: PathBuf,
     desk: PairingDesk,
     store: Store,
     sessions: Arc<FakeSessions>,
+    logbook: Logbook,
     server: Option<MgmtServer>,
     runtime: tokio::runtime::Runtime,
 }
@@ -140,8 +145,9 @@ impl Host {
         let store = Store::open(&folder.path().join("state")).unwrap();
         let sessions = Arc::new(FakeSessions::default());
         let runtime = tokio::runtime::Runtime::new().unwrap();
+        let logbook = Logbook::default();
         let mut host =
-            Self { _folder: folder, socket, desk, store, sessions, server: None, runtime };
+            Self { folder, socket, desk, store, sessions, logbook, server: None, runtime };
         host.server = Some(host.serve().unwrap());
         host
     }
@@ -158,8 +164,28 @@ impl Host {
         };
         MgmtServer::start(
             &MgmtOptions { socket: self.socket.clone(), owner_uid: None, appliance: false },
-            Startup::complete(handles),
+            Startup::complete(handles).with(self.always()),
         )
+    }
+
+    fn always(&self) -> Always {
+        let path = self.folder.path().join("state");
+        let folders = vec![Folder { purpose: Purpose::State, path }];
+        Always { logbook: self.logbook.clone(), folders, ..Always::default() }
+    }
+
+    /// Writes into the host's log.
+    fn log(&self, write: impl FnOnce()) {
+        let subscriber = tracing_subscriber::registry().with(self.logbook.layer());
+        tracing::subscriber::with_default(subscriber, write);
+    }
+
+    /// What the host answers to this, read as JSON; the status before it.
+    fn get(&self, path: &str) -> (u16, serde_json::Value) {
+        let answer = self.raw(format!("GET /api/v1{path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap())
     }
 
     fn client(&self) -> Client {
@@ -454,4 +480,140 @@ fn a_self_test_is_erased_at_its_word_and_takes_no_paired_certificate() {
     assert_eq!(code(client.renew_self_test(&id).unwrap_err()), "unknown-self-test");
     client.permit_self_test(&id).unwrap();
     assert_eq!(client.clients().unwrap().len(), 1, "the television, and nothing else");
+}
+
+#[test]
+fn the_log_is_read_in_pages_and_by_what_it_says() {
+    let host = Host::start(DeskMode::Prompt);
+    host.log(|| {
+        (0..5).for_each(|n| tracing::info!(n, "counted"));
+        tracing::error!(session = 7_u64, "it broke");
+    });
+    let messages = |path: &str| {
+        let (status, logs) = host.get(path);
+        assert_eq!(status, 200, "{logs}");
+        let records = logs["records"].as_array().unwrap().clone();
+        records.iter().map(|one| one["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(messages("/logs").len(), 6);
+    assert_eq!(messages("/logs?level=warn"), ["it broke"]);
+    assert_eq!(messages("/logs?session=7&text=BROKE&target=mgmt"), ["it broke"]);
+    assert_eq!(messages("/logs?target=punktfunk_host").len(), 0);
+    assert_eq!(messages("/logs?after=4&limit=1"), ["counted"]);
+    let (_, newest) = host.get("/logs?limit=1");
+    assert_eq!(
+        (newest["newest"].as_u64(), newest["records"][0]["sequence"].as_u64()),
+        (Some(6), Some(6))
+    );
+    for wrong in ["limit=0", "limit=1001", "level=loud", "session=-1", "before=x"] {
+        let (status, problem) = host.get(&format!("/logs?{wrong}"));
+        assert_eq!((status, problem["code"].as_str()), (400, Some("malformed")), "{wrong}");
+    }
+}
+
+#[test]
+fn who_follows_the_log_comes_back_without_losing_a_record() {
+    let host = Host::start(DeskMode::Prompt);
+    let follow = |after: &str| {
+        let mut stream = UnixStream::connect(&host.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let request = format!("GET /api/v1/logs/follow HTTP/1.1\r\nHost: x\r\n{after}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let until = |stream: &mut UnixStream, wanted: &str| {
+        let mut said = String::new();
+        let mut piece = [0; 512];
+        while !said.contains(wanted) {
+            let length = stream.read(&mut piece).unwrap();
+            assert!(length > 0, "it ended without {wanted}: {said}");
+            said.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+        said
+    };
+    let mut stream = follow("");
+    let head = until(&mut stream, "\r\n\r\n");
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    host.log(|| tracing::info!("first"));
+    let said = until(&mut stream, "\n\n");
+    assert!(said.contains("event: record") && said.contains("\"message\":\"first\""), "{said}");
+    drop(stream);
+    host.log(|| tracing::info!("while away"));
+    let said = until(&mut follow("Last-Event-ID: 1\r\n"), "while away");
+    assert!(said.contains("id: 2") && !said.contains("first"), "{said}");
+}
+
+#[test]
+fn the_bundle_holds_no_secret_of_the_host() {
+    let host = Host::start(DeskMode::Prompt);
+    let identity = Identity::load_or_create(&host.store).unwrap();
+    let client = host.pair(&[7; 32]);
+    host.store.rename(client.id, "Annas Fernseher").unwrap();
+    let planted = ["4821", "pf_0123456789abcdef", "correct horse", "c00k1ev4lue", "claimt0ken"];
+    host.log(|| {
+        tracing::warn!(pin = planted[0], "a PIN was typed: pin {}", planted[0]);
+        tracing::info!(token = planted[1], "used {}", planted[1]);
+        tracing::info!("Authorization: Bearer {}", planted[1]);
+        tracing::error!(password = planted[2], "login with {{\"password\":\"{}\"}}", planted[2]);
+        tracing::info!("Cookie: __Host-punktfunk={}; a=b", planted[3]);
+        tracing::info!("open https://box.local/#{}", planted[4]);
+        tracing::info!(name = "Annas Fernseher", "it plays; rikey={}", "ab".repeat(32));
+        tracing::info!("{identity:?}");
+    });
+    let bundle = host.raw(b"GET /api/v1/logs/bundle HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(bundle.starts_with("HTTP/1.1 200"), "{}", &bundle[..200.min(bundle.len())]);
+    assert!(bundle.contains("punktfunk-support/log.jsonl") && bundle.contains("a PIN was typed"));
+    for secret in planted.iter().chain(&["abababab", "Annas", "PRIVATE KEY"]) {
+        assert!(!bundle.contains(secret), "{secret} is in the bundle");
+    }
+    let database = rusqlite::Connection::open(host.folder.path().join("state/state.db")).unwrap();
+    let key: Vec<u8> =
+        database.query_row("SELECT private_key_der FROM identity", [], |row| row.get(0)).unwrap();
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Any eight bytes of it, as they are, as Debug shows them, and in hex.
+    for at in 0..key.len() - 8 {
+        let part = &key[at..at + 8];
+        let shown = format!("{part:?}");
+        assert!(!bundle.as_bytes().windows(8).any(|window| window == part));
+        assert!(!bundle.contains(shown.trim_matches(['[', ']'])));
+        assert!(!bundle.to_lowercase().contains(&hex[2 * at..2 * at + 16]));
+    }
+}
+
+#[test]
+fn disks_and_network_are_told_also_by_a_host_that_cannot_start() {
+    let mut host = Host::start(DeskMode::Prompt);
+    let server = host.server.take().unwrap();
+    host.runtime.block_on(server.stop());
+    let startup = Startup::new(&["opening the store"]).with(host.always());
+    startup.failed("the disk is broken".to_owned());
+    let options = MgmtOptions { socket: host.socket.clone(), owner_uid: None, appliance: false };
+    host.server = {
+        let _guard = host.runtime.enter();
+        Some(MgmtServer::start(&options, startup).unwrap())
+    };
+    assert_eq!(host.get("/status").0, 503);
+    let (_, storage) = host.get("/storage");
+    assert_eq!(storage["folders"][0]["purpose"], "state");
+    assert!(storage["folders"][0]["total_bytes"].as_u64().unwrap() > 0);
+    assert!(host.get("/network").1["interfaces"].is_array());
+    assert_eq!(host.get("/logs").0, 200);
+    assert_eq!(host.get("/openapi.json").1["openapi"], "3.1.0");
+    let bundle = host.raw(b"GET /api/v1/logs/bundle HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(bundle.contains("the host cannot be asked: the disk is broken"));
+    let scan = host.raw(b"POST /api/v1/network/wifi/scan HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(scan.starts_with("HTTP/1.1 503") && scan.contains("\"unavailable\""), "{scan}");
+}
+
+#[test]
+fn the_document_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+    let text = punktfunk_host::mgmt::document().to_pretty_json().unwrap() + "\n";
+    if std::env::var_os("UPDATE_GENERATED").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == text,
+        "host/openapi.json is old: UPDATE_GENERATED=1 cargo test the_document_is_up_to_date"
+    );
 }

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -27,11 +27,13 @@ use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Doors, Memory};
 use super::rooms::Rooms;
 use crate::config::{self, Config, Encryption, Layers};
-use crate::discovery::{Announcement, DiscoveryError, DiscoveryOptions};
+use crate::discovery::{self, Announcement, DiscoveryError, DiscoveryOptions};
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports};
 use crate::identity::Identity;
+use crate::logbook::Logbook;
+use crate::machine::storage::{Folder, Purpose};
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
-use crate::mgmt::{MgmtHandles, SocketEnvironment, Stage, Startup, default_socket};
+use crate::mgmt::{Always, MgmtHandles, SocketEnvironment, Stage, Startup, default_socket};
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
 use crate::session::apps::{AppSpec, DESKTOP, TEST_CARD, built_in, offer};
 use crate::session::{App, SessionDesk, SessionOptions, Sessions, Sounds};
@@ -40,7 +42,7 @@ use crate::stream::EndReason;
 
 pub(super) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let loaded = config::load(&Layers::of_machine(arguments.config.clone(), vec![]));
-    super::log::start(&loaded.config.log)?;
+    let logbook = super::log::start(&loaded.config.log)?;
     if rustix::process::geteuid().is_root() {
         bail!(
             "the host does not run as root; use ci/start, or a service user of its own (it needs \
@@ -57,13 +59,14 @@ pub(super) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         .build()
         .context("the control threads could not be started")?;
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
-    runtime.block_on(serve(arguments, loaded.config, problems))
+    runtime.block_on(serve(arguments, loaded.config, problems, logbook))
 }
 
 async fn serve(
     arguments: &ServeArguments,
     config: Config,
     mut problems: Vec<String>,
+    logbook: Logbook,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let socket = arguments
@@ -80,7 +83,13 @@ async fn serve(
     .await??;
     let credentials = doors::credentials(&memory);
     let about = doors::about(&config, &memory.console, &credentials);
-    let mut startup = Startup::new(STEPS).about(about);
+    let local_name = Arc::<OnceLock<String>>::default();
+    let mut startup = Startup::new(STEPS).about(about).with(Always {
+        logbook,
+        folders: state_dir.as_deref().map(folders_of).unwrap_or_default(),
+        settings: config::in_force(&config).into(),
+        local_name: Arc::clone(&local_name),
+    });
     if let Some(access) = &memory.access {
         startup = startup.with_access(access.clone());
     }
@@ -106,6 +115,7 @@ async fn serve(
         console: doors.listens(),
         problems,
         startup: startup.clone(),
+        local_name,
     }));
 
     let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors).await;
@@ -157,6 +167,8 @@ struct Preparation {
     console: Option<Listen>,
     problems: Vec<String>,
     startup: Startup,
+    /// Set once the host is announced.
+    local_name: Arc<OnceLock<String>>,
 }
 
 /// The rooms of a host that streams.
@@ -258,6 +270,10 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     } else {
         None
     };
+    if announcement.is_some() {
+        // It is set once.
+        let _ = preparation.local_name.set(discovery::local_name(identity.host_id()));
+    }
     let listen = options.listen.to_string();
     let mut status = report(&config, &listen, door.ports(), &rooms, &apps, problems);
     status.listens.extend(preparation.console);
@@ -389,6 +405,17 @@ fn show(event: &PairingEvent) {
 /// `println!` would panic there, and the sessions would be lost without a goodbye.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The folders whose disks the owner is told about. Homes lie beside the state, or are the own one of whoever runs the
+/// host at a desk.
+fn folders_of(state_dir: &Path) -> Vec<Folder> {
+    let beside = state_dir.parent().map(|parent| parent.join("profiles"));
+    let own = || std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let homes = beside.filter(|homes| homes.is_dir()).or_else(own);
+    let homes = homes.map(|path| Folder { purpose: Purpose::Homes, path });
+    let state = Folder { purpose: Purpose::State, path: state_dir.to_owned() };
+    [state].into_iter().chain(homes).collect()
 }
 
 fn all_apps(config: &Config) -> Vec<AppSpec> {

@@ -27,7 +27,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub use apps::{AppConfig, AppDisplay, MAX_APPS};
-pub use reference::reference;
+pub use reference::{in_force, reference};
 
 /// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

@@ -66,3 +66,16 @@ pub fn reference() -> String {
     text.push_str(APPS);
     text
 }
+
+/// The settings as they hold, a line each, for whoever is to help. Of apps only the number: their arguments are the
+/// owner's.
+pub fn in_force(config: &Config) -> String {
+    let mut text = String::new();
+    for setting in SETTINGS {
+        let value = setting.show(config).unwrap_or_else(|| "not told".to_owned());
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} = {value}", setting.key);
+    }
+    let _ = writeln!(text, "# apps of the owner's: {}", config.apps.len());
+    text
+}

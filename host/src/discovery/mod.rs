@@ -176,6 +176,11 @@ fn instance_name(name: &str) -> String {
     if label.is_empty() { FALLBACK_NAME.to_owned() } else { label.to_owned() }
 }
 
+/// The name under which an announced host is found, as people type it.
+pub fn local_name(host_id: &str) -> String {
+    host_name(host_id).trim_end_matches('.').to_owned()
+}
+
 fn host_name(host_id: &str) -> String {
     let tag: String =
         host_id.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>();
@@ -267,6 +272,7 @@ mod tests {
         assert_eq!(instance_name(" Sofa. "), "Sofa");
         assert_eq!(instance_name("..."), FALLBACK_NAME);
         assert_eq!(host_name("AB-cd"), "punktfunk-abcd.local.");
+        assert_eq!(local_name("AB-cd"), "punktfunk-abcd.local");
     }
 
     proptest! {

@@ -1,19 +1,20 @@
 //! A check in a process of its own: whatever it does to itself, its finding is bounded in time and size.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use rustix::time::Timespec;
 
-use super::{Check, Finding};
+use super::{Check, Examined, Finding};
 
 /// More than any finding has, in bytes.
 const MAX_SAID_BYTES: u64 = 64 * 1024;
@@ -25,6 +26,7 @@ pub struct Examiner {
     arguments: Vec<OsString>,
     /// Two checks at once would take each other's processor time, and a stream's.
     one_at_a_time: Arc<Mutex<()>>,
+    last: Arc<Mutex<BTreeMap<String, Finding>>>,
 }
 
 /// Why there is no finding.
@@ -41,7 +43,7 @@ pub enum ExaminerError {
 impl Examiner {
     /// Checks are run by `program` with `arguments` and their name.
     pub fn new(program: PathBuf, arguments: Vec<OsString>) -> Self {
-        Self { program, arguments, one_at_a_time: Arc::default() }
+        Self { program, arguments, one_at_a_time: Arc::default(), last: Arc::default() }
     }
 
     /// Runs a check; blocks for at most its limit and waits for others before it.
@@ -49,6 +51,26 @@ impl Examiner {
     /// # Errors
     /// [`ExaminerError`]; a check that crashes or hangs is no error but [`Finding::Broken`].
     pub fn examine(&self, check: &Check) -> Result<Finding, ExaminerError> {
+        let finding = self.find_out(check)?;
+        self.last().insert(check.name.clone(), finding.clone());
+        Ok(finding)
+    }
+
+    /// What each check found when it was made last, in the order of the names.
+    pub fn findings(&self) -> Vec<Examined> {
+        let last = self.last();
+        let examined = |(check, finding): (&String, &Finding)| Examined {
+            check: check.clone(),
+            finding: finding.clone(),
+        };
+        last.iter().map(examined).collect()
+    }
+
+    fn last(&self) -> MutexGuard<'_, BTreeMap<String, Finding>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find_out(&self, check: &Check) -> Result<Finding, ExaminerError> {
         let _alone = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(&self.program)
             .args(&self.arguments)

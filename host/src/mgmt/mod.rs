@@ -10,6 +10,7 @@
 //! The desk, the store and the sessions do the work; this room only translates.
 
 mod api;
+mod bundle;
 pub mod client;
 mod cookie;
 mod credentials;
@@ -44,7 +45,7 @@ pub use api::document;
 pub use guard::{Credentials, Nobody, Who};
 pub use https::{HostNames, HttpsError, HttpsLimits, HttpsOptions, HttpsServer};
 pub use socket::{SocketEnvironment, default_socket};
-pub use startup::{About, Stage, Startup};
+pub use startup::{About, Always, Stage, Startup};
 
 /// As many connections of those who may come in are served at once.
 const MAX_CONNECTIONS: usize = 64;

@@ -8,6 +8,9 @@ use super::wire::ProblemDetails;
 use crate::pairing::{AnswerError, PermitError, PinError};
 use crate::store::{ClientIdError, StoreError};
 
+/// The content type of an error.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
 /// An error on its way to the caller.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -25,6 +28,11 @@ impl Problem {
     /// It is worth another try after so many seconds, and not before.
     pub(super) fn after(self, seconds: u64) -> Self {
         Self { wait: Some(seconds), ..self }
+    }
+
+    /// What went wrong, for the owner.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     pub(super) fn malformed(detail: impl ToString) -> Self {
@@ -50,9 +58,7 @@ impl IntoResponse for Problem {
             wait_seconds: self.wait,
         };
         let body = serde_json::to_vec(&details).unwrap_or_default();
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body)
-                .into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, PROBLEM)], body).into_response();
         if let Some(seconds) = self.wait {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

@@ -3,7 +3,8 @@
 //! The console must come up even when streaming cannot, because the box has no other face. So the routes do not hold the
 //! rooms; they ask here for them, and are answered 503 with the step, or with the reason why there are none.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -15,6 +16,8 @@ use super::feed::Feed;
 use super::guard::{Credentials, Nobody};
 use super::problem::Problem;
 use crate::access::Access;
+use crate::logbook::Logbook;
+use crate::machine::storage::Folder;
 
 /// How far the host is; clones share it.
 #[derive(Clone)]
@@ -25,6 +28,7 @@ pub struct Startup {
     changes: watch::Sender<()>,
     feed: Arc<Feed>,
     access: Option<Access>,
+    always: Always,
 }
 
 /// What is known of the host before anything else is.
@@ -42,6 +46,19 @@ impl Default for About {
     fn default() -> Self {
         Self { name: String::new(), fingerprint: None, credentials: Arc::new(Nobody) }
     }
+}
+
+/// What can be asked for from the first second on, and also when the host could not be put together.
+#[derive(Debug, Clone, Default)]
+pub struct Always {
+    /// What was logged last.
+    pub logbook: Logbook,
+    /// The settings as they hold, a line each.
+    pub settings: Arc<str>,
+    /// The folders that the product writes to.
+    pub folders: Vec<Folder>,
+    /// The name under which this host is found without a name server, once it is.
+    pub local_name: Arc<OnceLock<String>>,
 }
 
 /// How far the host is.
@@ -74,17 +91,25 @@ enum State {
 impl Startup {
     /// A start of these steps, none of which is done.
     pub fn new(steps: &'static [&'static str]) -> Self {
-        Self::with(State::Starting(0), steps)
+        Self::of(State::Starting(0), steps)
     }
 
     /// A host that is complete.
     pub fn complete(handles: MgmtHandles) -> Self {
-        Self::with(State::Ready(Box::new(handles)), &[])
+        Self::of(State::Ready(Box::new(handles)), &[])
     }
 
-    fn with(state: State, steps: &'static [&'static str]) -> Self {
+    fn of(state: State, steps: &'static [&'static str]) -> Self {
         let (state, (changes, _)) = (Arc::new(Mutex::new(state)), watch::channel(()));
-        Self { state, steps, about: Arc::default(), changes, feed: Arc::default(), access: None }
+        Self {
+            state,
+            steps,
+            about: Arc::default(),
+            changes,
+            feed: Arc::default(),
+            access: None,
+            always: Always::default(),
+        }
     }
 
     /// The same start, of a host of which this is known.
@@ -113,6 +138,12 @@ impl Startup {
     pub fn with_access(mut self, access: Access) -> Self {
         self.access = Some(access);
         self
+    }
+
+    /// The same, with what can be asked for at any time.
+    #[must_use]
+    pub fn with(self, always: Always) -> Self {
+        Self { always, ..self }
     }
 
     /// The next step begins.
@@ -195,5 +226,16 @@ impl FromRequestParts<Startup> for Door {
                           is wrong with its state folder";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
         })
+    }
+}
+
+impl FromRequestParts<Startup> for Always {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        _parts: &mut Parts,
+        startup: &Startup,
+    ) -> Result<Self, Self::Rejection> {
+        Ok(startup.always.clone())
     }
 }

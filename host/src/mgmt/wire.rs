@@ -5,6 +5,8 @@
 
 mod events;
 mod landing;
+mod logs;
+mod machine;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +26,11 @@ pub use events::{Event, SessionNews, Topic};
 pub use landing::{Health, Landing, Stage};
 mod access;
 pub use access::*;
+pub use logs::{LogGap, LogLevel, LogRecord, Logs};
+pub use machine::{
+    Network, NetworkCondition, NetworkInterface, NetworkKind, NetworkRoute, Storage, StorageFolder,
+    StoragePurpose, StorageRoom,
+};
 
 /// An error (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +46,19 @@ pub struct ProblemDetails {
     /// Another try is worth it after so many seconds, and not before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<u64>,
+}
+
+/// A server-sent event: what a stream of them (`text/event-stream`) is made of, line by line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServerEvent {
+    /// Which kind of event.
+    pub event: String,
+    /// What happened, as JSON.
+    pub data: String,
+    /// Its number, to come back with in `Last-Event-ID`, if the stream has numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub id: Option<String>,
 }
 
 /// How the host is doing.
@@ -64,6 +84,7 @@ pub struct StatusReport {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AskPermit {
     /// The client id that its certificate makes: the SHA-256 of its DER bytes, 64 hex digits.
+    #[schema(pattern = "^[0-9a-fA-F]{64}$")]
     pub client: String,
 }
 
@@ -162,7 +183,7 @@ pub struct Answer {
 /// A PIN as it was typed; not printed, wiped when dropped.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
-#[schema(value_type = String, format = Password)]
+#[schema(value_type = String, format = Password, pattern = "^ *[0-9]{4} *$")]
 pub struct PinText(pub String);
 
 impl fmt::Debug for PinText {

@@ -43,6 +43,14 @@ const TABLE: &[(&str, &str)] = &[
     ("GET /sessions/{id}/traces", "view"),
     ("GET /doctor", "view"),
     ("POST /doctor/{check}", "manage"),
+    ("GET /logs", "view"),
+    ("GET /logs/bundle", "manage"),
+    ("GET /logs/follow", "view"),
+    ("GET /network", "view"),
+    ("PUT /network/wifi", "system"),
+    ("POST /network/wifi/scan", "system"),
+    ("GET /openapi.json", "nothing"),
+    ("GET /storage", "view"),
     ("POST /selftest", "local"),
     ("POST /selftest/{client}", "local"),
     ("DELETE /selftest/{client}", "local"),
@@ -75,7 +83,11 @@ fn may(caller: &str, need: &str) -> bool {
 fn ask(browser: &mut Browser, operation: &str, shown: &str) -> (u16, String) {
     let (method, path) = operation.split_once(' ').unwrap();
     // An answer that lasts is asked for in a way that nobody can be given.
-    let query = if path == "/events" { "?topics=,,,,,,,,,,,,,,,,,,,," } else { "" };
+    let query = match path {
+        "/events" => "?topics=,,,,,,,,,,,,,,,,,,,,",
+        "/logs/follow" => "?level=whisper",
+        _ => "",
+    };
     let path = format!("/api/v1{}{query}", path.replace(['{', '}'], ""));
     let answer = browser.ask(method, &path, &[shown, CSRF, "Origin: https://localhost"], "");
     (answer.status, answer.code())

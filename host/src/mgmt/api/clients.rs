@@ -35,7 +35,7 @@ async fn clients(Rooms(handles): Rooms) -> Json<Vec<Client>> {
     patch,
     path = "/clients/{id}",
     tag = "clients",
-    params(("id" = String, Path, description = "64 hex digits")),
+    params(("id" = String, Path, pattern = "^[0-9a-fA-F]{64}$", description = "64 hex digits")),
     request_body = Rename,
     responses(
         (status = 200, body = Client),
@@ -59,7 +59,7 @@ async fn rename_client(
     delete,
     path = "/clients/{id}",
     tag = "clients",
-    params(("id" = String, Path, description = "64 hex digits")),
+    params(("id" = String, Path, pattern = "^[0-9a-fA-F]{64}$", description = "64 hex digits")),
     responses(
         (status = 200, body = Client),
         (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such device is paired"),

@@ -9,24 +9,30 @@ mod clients;
 mod doctor;
 mod events;
 mod landing;
+mod logs;
+mod network;
+mod openapi;
 mod pairing;
 mod selftest;
 mod session;
 mod sessions;
 mod status;
+mod storage;
 mod tokens;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::problem::Problem;
+use super::problem::{PROBLEM, Problem};
 use super::startup::Startup;
 use super::wire;
 
@@ -54,6 +60,7 @@ pub(super) fn router(startup: Startup) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::map_response(as_problem))
         .with_state(startup)
 }
 
@@ -70,6 +77,10 @@ fn routes() -> OpenApiRouter<Startup> {
         .merge(clients::routes())
         .merge(sessions::routes())
         .merge(doctor::routes())
+        .merge(logs::routes())
+        .merge(network::routes())
+        .merge(storage::routes())
+        .merge(openapi::routes())
         .merge(selftest::routes());
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", areas)
 }
@@ -81,7 +92,7 @@ fn routes() -> OpenApiRouter<Startup> {
         description = "The management API of a punktfunk host. Errors are problem details (RFC 9457) with a stable \
                        `code`; `detail` is a sentence for the owner.",
     ),
-    components(schemas(wire::ProblemDetails)),
+    components(schemas(wire::ProblemDetails, wire::LogRecord, wire::LogGap)),
     modifiers(&Security),
 )]
 struct Document;
@@ -112,6 +123,26 @@ pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
     })?;
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
     serde_json::from_slice(body).map_err(Problem::malformed)
+}
+
+/// Errors have one shape, also those that the framework found: a path that is no text, a number that is none.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    // The framework says it in plain text; whoever answers in JSON has chosen to.
+    let is_ours = kind.is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
+    if is_ours || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let detail = if said.is_empty() { "the request cannot be answered" } else { said.as_ref() };
+    let mut problem = Problem::new(status, "malformed", detail).into_response();
+    if let Some(allow) = parts.headers.get(header::ALLOW) {
+        problem.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    problem
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

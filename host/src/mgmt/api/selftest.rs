@@ -53,7 +53,7 @@ async fn permit(Rooms(handles): Rooms, body: Body) -> Result<Json<SelfTestPermit
     post,
     path = "/selftest/{client}",
     tag = "selftest",
-    params(("client" = String, Path, description = "the client id of its certificate")),
+    params(("client" = String, Path, pattern = "^[0-9a-fA-F]{64}$", description = "the client id of its certificate")),
     responses(
         (status = 200, body = SelfTestPermit),
         (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such self-test runs"),
@@ -71,7 +71,7 @@ async fn renew(
     delete,
     path = "/selftest/{client}",
     tag = "selftest",
-    params(("client" = String, Path, description = "the client id of its certificate")),
+    params(("client" = String, Path, pattern = "^[0-9a-fA-F]{64}$", description = "the client id of its certificate")),
     responses(
         (status = 204, description = "erased"),
         (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such self-test runs"),

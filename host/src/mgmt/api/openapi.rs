@@ -1,0 +1,24 @@
+//! The API's own document.
+
+use axum::Json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::guard::{Need, allow};
+use super::super::startup::Startup;
+
+pub(super) fn routes() -> OpenApiRouter<Startup> {
+    // It lies in the source for everybody, and says nothing about this host.
+    OpenApiRouter::new().routes(allow(Need::Nothing, routes!(openapi)))
+}
+
+/// This document, in OpenAPI 3.1.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "openapi",
+    responses((status = 200, body = serde_json::Value, description = "the document")),
+)]
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(super::document())
+}
