@@ -1,0 +1,122 @@
+"""The owner's API from outside: what its document says is what it does, whatever it is sent; and a stock client is let
+in by nothing but calls of it.
+
+Schemathesis reads the document that the daemon serves and calls every operation with what it allows and with what it
+does not. No answer may be a failure of the host's, be undocumented, or have another shape than it says.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from api import Api, HttpProblem
+from conftest import Client
+from daemon import Daemon, wait_for
+from network import CLIENT_V4, HOST_V4, Network, inside
+
+HERE = Path(__file__).resolve().parent
+CHECKS = ("not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+          "response_schema_conformance,unsupported_method")
+# Answers that say "not now" or "not here" in good order; Schemathesis takes every 5xx for a crash.
+CONFIGURATION = """\
+[checks]
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501", "503"]
+"""
+# What would end the daemon under test, or the machine.
+NOT_CALLED = r"^/api/v1/(power|os/(apply|restart|rollback|install|factory-reset))"
+
+
+@pytest.fixture(scope="module")
+def street():
+    with Network("a") as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def host(request, street, artefacts):
+    daemon = Daemon(request.config.getoption("--daemon"), street.host, artefacts / "api-daemon.log")
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.discard()
+
+
+@pytest.fixture(scope="module")
+def port(street, host, artefacts):
+    """Where the host's socket is reached over TCP, in its namespace."""
+    with open(artefacts / "api-relay.log", "wb") as log:
+        relay = subprocess.Popen(inside(street.host, [sys.executable, "-B", HERE / "api_relay.py", host.socket]),
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            yield int(relay.stdout.readline())
+        finally:
+            relay.stdin.close()
+            relay.wait(10)
+
+
+def examine(street, host, port, artefacts, folder, *options, deadline_s):
+    """Runs Schemathesis against the host; its words go to the artefacts."""
+    configuration = folder / "schemathesis.toml"
+    configuration.write_text(CONFIGURATION)
+    url = f"http://127.0.0.1:{port}"
+    # Whatever runs this may have proxies in its environment; there is nothing between here and the host.
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8"}
+    command = [sys.executable, "-B", "-m", "schemathesis.cli", "--config-file", configuration, "run",
+               f"{url}/api/v1/openapi.json", "--url", url, "--checks", CHECKS, "--exclude-path-regex", NOT_CALLED,
+               "--seed", "1", "--suppress-health-check", "all", "--request-timeout", "60",
+               "--no-color", *options]
+    done = subprocess.run(inside(street.host, command), cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=deadline_s)
+    with open(artefacts / "schemathesis.log", "a") as log:
+        log.write(done.stdout)
+    assert done.returncode == 0, done.stdout[-12_000:]
+    assert host.process.poll() is None, "the daemon died"
+    assert "panicked" not in host.log(), "something in the daemon panicked"
+    return done.stdout
+
+
+def test_the_api_does_what_its_document_says(street, host, port, artefacts, tmp_path):
+    said = examine(street, host, port, artefacts, tmp_path, "--generation-deterministic", "--max-examples", "8",
+                   "--phases", "examples,coverage,fuzzing", "--max-time", "45", deadline_s=150)
+    # A document of which nothing is called would pass as well.
+    assert "Operations:" in said and "0 selected" not in said, said[-4000:]
+
+
+@pytest.mark.long
+def test_the_api_does_what_its_document_says_for_longer(street, host, port, artefacts, tmp_path):
+    examine(street, host, port, artefacts, tmp_path, "--max-examples", "200", "--max-time", "480", deadline_s=580)
+
+
+def test_a_stock_client_is_paired_by_calls_of_the_api_alone(street, host, artefacts, tmp_path):
+    api = Api(host.socket)
+    client = Client(street.client, tmp_path, artefacts, "api-client")
+    api.call("POST", "/pairing/arm", {"seconds": 120})
+    assert client.do("reach", port=47989, deadline=30.0, address=HOST_V4)["reached"]
+
+    asking = client.begin("pair", pin="2468")
+    try:
+        pairing = wait_for("the request", 30, lambda: next(
+            (one for one in api.call("GET", "/pairing")["pending"] if one["remote"] == CLIENT_V4), None))
+        # What is not a PIN reaches nobody, and the request goes on waiting.
+        with pytest.raises(HttpProblem) as refused:
+            api.call("POST", "/pairing/answer", {"request": pairing["id"], "pin": "24680a"})
+        assert (refused.value.status, refused.value.problem["code"]) == (422, "malformed-pin")
+        api.call("POST", "/pairing/answer", {"request": pairing["id"], "pin": "2468", "name": "Kitchen"})
+    finally:
+        outcome = client.finish(asking, "pair")
+    assert outcome["paired"], outcome
+
+    listed = [one for one in api.call("GET", "/clients") if one["name"] == "Kitchen"]
+    assert len(listed) == 1, listed
+    apps = tmp_path / "apps"
+    apps.mkdir()
+    assert client.do("apps", out=apps), "the paired client sees no apps"
+    api.call("DELETE", f"/clients/{listed[0]['id']}")
+    assert all(one["name"] != "Kitchen" for one in api.call("GET", "/clients"))
+    # What was typed is in no record; what happened is.
+    records = api.call("GET", "/logs?limit=1000")["records"]
+    assert records and "2468" not in json.dumps(records)
