@@ -14,6 +14,7 @@ use punktfunk_core::media::{
     SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
+use punktfunk_host::config::{self, ConfigDesk, Layers};
 use punktfunk_host::health::Finding;
 use punktfunk_host::health::child::Examiner;
 use punktfunk_host::identity::Identity;
@@ -161,6 +162,12 @@ impl Host {
             status: Arc::new(report),
             // A check that crashes, whichever it is.
             examiner: Examiner::new("/bin/sh".into(), vec!["-c".into(), "kill -ABRT $$".into()]),
+            settings: ConfigDesk::new(
+                Layers::default(),
+                self.store.clone(),
+                config::load(&Layers::default()),
+                |_| vec![],
+            ),
         };
         MgmtServer::start(
             &MgmtOptions { socket: self.socket.clone(), owner_uid: None, appliance: false },

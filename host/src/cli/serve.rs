@@ -26,22 +26,22 @@ use super::agents::Agents;
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Doors, Memory};
 use super::rooms::Rooms;
-use crate::config::{self, Config, Encryption, Layers};
+use crate::config::{self, Config, ConfigDesk, Encryption, Layers, Loaded, NotOffered};
 use crate::discovery::{self, Announcement, DiscoveryError, DiscoveryOptions};
-use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports};
+use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, SharedTuning};
 use crate::identity::Identity;
 use crate::logbook::Logbook;
 use crate::machine::storage::{Folder, Purpose};
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{Always, MgmtHandles, SocketEnvironment, Stage, Startup, default_socket};
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
-use crate::session::apps::{AppSpec, DESKTOP, TEST_CARD, built_in, offer};
+use crate::session::apps::{LeftOut, of_config, offer};
 use crate::session::{App, SessionDesk, SessionOptions, Sessions, Sounds};
 use crate::store::Store;
 use crate::stream::EndReason;
 
 pub(super) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
-    let loaded = config::load(&Layers::of_machine(arguments.config.clone(), vec![]));
+    let loaded = config::load(&layers(arguments));
     let logbook = super::log::start(&loaded.config.log)?;
     if rustix::process::geteuid().is_root() {
         bail!(
@@ -58,14 +58,21 @@ pub(super) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the control threads could not be started")?;
-    let problems = loaded.problems.iter().map(ToString::to_string).collect();
-    runtime.block_on(serve(arguments, loaded.config, problems, logbook))
+    runtime.block_on(serve(arguments, loaded.config, logbook))
+}
+
+/// The command line's own words for settings are its layer.
+fn layers(arguments: &ServeArguments) -> Layers {
+    let uid = arguments.owner_uid.map(|uid| ("mgmt.owner_uid".to_owned(), uid.to_string()));
+    let folder = (arguments.state_dir.as_deref())
+        .and_then(|folder| std::path::absolute(folder).ok()?.into_os_string().into_string().ok())
+        .map(|folder| ("state.folder".to_owned(), folder));
+    Layers::of_machine(arguments.config.clone(), uid.into_iter().chain(folder).collect())
 }
 
 async fn serve(
     arguments: &ServeArguments,
     config: Config,
-    mut problems: Vec<String>,
     logbook: Logbook,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
@@ -81,6 +88,17 @@ async fn serve(
         move || Memory::open(state_dir.as_deref(), &name)
     })
     .await??;
+    let layers = layers(arguments);
+    let loaded = tokio::task::spawn_blocking({
+        let (layers, store) = (layers.clone(), memory.store.clone().ok());
+        move || match store {
+            Some(store) => config::with_stored(&layers, &store),
+            None => config::load(&layers),
+        }
+    })
+    .await?;
+    let config = loaded.config.clone();
+    let mut problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     let credentials = doors::credentials(&memory);
     let about = doors::about(&config, &memory.console, &credentials);
     let local_name = Arc::<OnceLock<String>>::default();
@@ -93,7 +111,7 @@ async fn serve(
     if let Some(access) = &memory.access {
         startup = startup.with_access(access.clone());
     }
-    let owner_uid = arguments.owner_uid.or(config.owner_uid);
+    let owner_uid = config.owner_uid;
     let places = doors::Places { socket: socket.clone(), owner_uid };
     let doors = Doors::open(places, &config, &memory.console, &startup, credentials)?;
     problems.extend(memory.problems.iter().chain(&doors.problems).cloned());
@@ -106,7 +124,8 @@ async fn serve(
     let mode = if prompts { DeskMode::Prompt } else { DeskMode::Armed };
     let pairing = PairingDesk::new(DeskOptions::new(mode));
     let preparing = tokio::spawn(prepare(Preparation {
-        config,
+        layers,
+        loaded,
         named_config: arguments.config.clone(),
         socket,
         state_dir,
@@ -158,7 +177,8 @@ const STEPS: &[&str] = &[
 
 /// What the rooms are put together from.
 struct Preparation {
-    config: Config,
+    layers: Layers,
+    loaded: Loaded,
     named_config: Option<PathBuf>,
     socket: PathBuf,
     state_dir: Option<PathBuf>,
@@ -199,7 +219,9 @@ impl Host {
 
 /// Puts the rooms together, step by step.
 async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
-    let Preparation { config, socket, state_dir, pairing, mut problems, startup, .. } = preparation;
+    let Preparation { layers, loaded, socket, state_dir, pairing, mut problems, startup, .. } =
+        preparation;
+    let config = loaded.config.clone();
     let told = problems.len();
     let store = preparation.store.map_err(anyhow::Error::msg)?;
     let state_dir = state_dir.context("there is no folder for the host's state")?;
@@ -233,7 +255,7 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     .await?;
     rooms.found.push(agents.found);
     problems.extend(agents.problem);
-    let (apps, left_out) = offer(all_apps(&config), &rooms.displays.keys().cloned().collect());
+    let (apps, left_out) = offer(of_config(&config), &rooms.displays.keys().cloned().collect());
     problems.extend(rooms.problems.iter().cloned());
     problems.extend(
         left_out
@@ -278,15 +300,30 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     let mut status = report(&config, &listen, door.ports(), &rooms, &apps, problems);
     status.listens.extend(preparation.console);
     let status = Arc::new(status);
+    let settings = tokio::task::spawn_blocking({
+        let hold = hold(&sessions, door.tuning(), rooms.displays.keys().cloned().collect());
+        let store = store.clone();
+        move || ConfigDesk::new(layers, store, loaded, hold)
+    })
+    .await?;
     let handles = MgmtHandles {
         desk: pairing,
         store,
         sessions: sessions.clone(),
         status: {
-            let status = Arc::clone(&status);
-            Arc::new(move || StatusReport::clone(&status))
+            let (status, sessions) = (Arc::clone(&status), Arc::clone(&sessions));
+            Arc::new(move || {
+                let mut report = StatusReport::clone(&status);
+                let mut backends = report.backends.iter_mut();
+                // The owner may have changed them in the console.
+                if let Some(apps) = backends.find(|backend| backend.room == APPS) {
+                    apps.chosen = titles(&sessions.apps());
+                }
+                report
+            })
         },
         examiner,
+        settings,
     };
     Ok(Host { door, announcement, sessions, status, handles, state_dir, told })
 }
@@ -418,25 +455,21 @@ fn folders_of(state_dir: &Path) -> Vec<Folder> {
     [state].into_iter().chain(homes).collect()
 }
 
-fn all_apps(config: &Config) -> Vec<AppSpec> {
-    let own = config.apps.iter().map(|app| AppSpec {
-        title: app.title.clone(),
-        display: app.display.name().to_owned(),
-        commands: app.commands.clone(),
-        art: app.art.clone(),
-    });
-    // An app of the owner's replaces the built-in one of the same title.
-    let own: Vec<AppSpec> = own.collect();
-    let titles: BTreeSet<&str> = own.iter().map(|app| app.title.as_str()).collect();
-    let mut apps: Vec<AppSpec> =
-        built_in().into_iter().filter(|app| !titles.contains(app.title.as_str())).collect();
-    apps.retain(|app| match app.title.as_str() {
-        TEST_CARD => config.built_in.test_card,
-        DESKTOP => config.built_in.desktop,
-        _ => true,
-    });
-    apps.extend(own);
-    apps
+/// Puts to use what of a changed configuration can hold while the host runs.
+fn hold(
+    sessions: &Arc<Sessions>,
+    tuning: SharedTuning,
+    displays: BTreeSet<String>,
+) -> impl Fn(&Config) -> Vec<NotOffered> + Send + Sync + 'static {
+    let sessions = Arc::clone(sessions);
+    move |config| {
+        sessions.set_max_sessions(config.limits.sessions);
+        tuning.set(options_of(config).tuning());
+        let (apps, left_out) = offer(of_config(config), &displays);
+        sessions.set_apps(apps);
+        let reason = |LeftOut { title, reason }| NotOffered { title, reason };
+        left_out.into_iter().map(reason).collect()
+    }
 }
 
 async fn announce(
@@ -472,8 +505,8 @@ fn report(
     let port = |protocol: &str, port: u16| at(protocol, format!("{everywhere}, port {port}"));
     let mut backends = rooms.found.clone();
     backends.push(Backend {
-        room: "apps".to_owned(),
-        chosen: apps.iter().map(|app| app.title.as_str()).collect::<Vec<_>>().join(", "),
+        room: APPS.to_owned(),
+        chosen: titles(apps),
         why: "what can run here".to_owned(),
     });
     StatusReport {
@@ -492,6 +525,13 @@ fn report(
         problems,
         near: near(listen, ports.http),
     }
+}
+
+/// The line of the status that names the apps.
+const APPS: &str = "apps";
+
+fn titles(apps: &[App]) -> String {
+    apps.iter().map(|app| app.title.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Where a client on this machine finds plain HTTP.
@@ -564,9 +604,15 @@ fn program() -> String {
 }
 
 fn gamestream_options(config: &Config) -> Options {
+    let mut options = options_of(config);
+    options.listen = doors::everywhere(options.listen);
+    options
+}
+
+fn options_of(config: &Config) -> Options {
     let gamestream = &config.gamestream;
     Options {
-        listen: doors::everywhere(config.listen.address),
+        listen: config.listen.address,
         ports: Ports {
             http: gamestream.port,
             https: gamestream.https_port(),

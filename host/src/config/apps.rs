@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
-use crate::store::clean_name;
+use crate::store::{StoredApp, clean_name};
 
 /// As many apps as a configuration may have.
 pub const MAX_APPS: usize = 256;
@@ -21,12 +22,22 @@ pub struct AppConfig {
     pub display: AppDisplay,
     /// The programs to start, each an argument vector with at least one element.
     pub commands: Vec<Vec<String>>,
-    /// Its picture (PNG), an absolute path.
-    pub art: Option<PathBuf>,
+    /// Its picture (PNG).
+    pub art: Option<AppArt>,
+}
+
+/// Where an app's picture lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppArt {
+    /// In a file, an absolute path.
+    File(PathBuf),
+    /// In the store, under the app's title.
+    Stored,
 }
 
 /// What an app runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AppDisplay {
     /// A headless Sway.
     Sway,
@@ -44,6 +55,59 @@ impl AppDisplay {
     }
 }
 
+impl AppConfig {
+    /// An app, if it can be one. `title` is cleaned; commands are argument vectors.
+    ///
+    /// # Errors
+    /// What is to be different, in a sentence.
+    pub fn new(
+        title: Option<&str>,
+        display: AppDisplay,
+        commands: Vec<Vec<String>>,
+        art: Option<AppArt>,
+    ) -> Result<Self, String> {
+        let title =
+            title.and_then(clean_name).ok_or("an app needs a `title` of 1 to 64 characters")?;
+        if commands.len() > MAX_COMMANDS {
+            let got = commands.len();
+            return Err(format!("an app has at most {MAX_COMMANDS} commands, not {got}"));
+        }
+        if !commands.iter().all(|arguments| is_command(arguments)) {
+            return Err(wrong_command());
+        }
+        if commands.is_empty() && display == AppDisplay::Sway {
+            return Err(format!("the app \"{title}\" needs a `command`"));
+        }
+        Ok(Self { title, display, commands, art })
+    }
+
+    /// As the store keeps it, without title and picture.
+    pub(super) fn definition(&self) -> String {
+        let (display, commands) = (self.display, self.commands.clone());
+        // Names and lists of texts cannot fail to be JSON; an empty one would be refused when it is read.
+        serde_json::to_string(&Definition { display, commands }).unwrap_or_default()
+    }
+}
+
+/// An app in the store.
+#[derive(Serialize, Deserialize)]
+struct Definition {
+    display: AppDisplay,
+    commands: Vec<Vec<String>>,
+}
+
+/// Reads an app of the store's.
+pub(super) fn from_stored(app: &StoredApp) -> Result<AppConfig, String> {
+    let unfit = |what: &dyn std::fmt::Display| {
+        format!("the app \"{}\" is passed over: {what}", super::printable(&app.title))
+    };
+    let definition: Definition =
+        serde_json::from_str(&app.definition).map_err(|error| unfit(&error))?;
+    let art = app.has_art.then_some(AppArt::Stored);
+    AppConfig::new(Some(&app.title), definition.display, definition.commands, art)
+        .map_err(|error| unfit(&error))
+}
+
 /// Reads one `[[app]]`. `unknown` is told of each key that is not known, and where it stands.
 pub(super) fn parse(
     value: &DeValue<'_>,
@@ -59,9 +123,7 @@ pub(super) fn parse(
     for (name, value) in table {
         let value = value.get_ref();
         match name.get_ref().as_ref() {
-            "title" => {
-                title = value.as_str().and_then(clean_name);
-            }
+            "title" => title = value.as_str(),
             "display" => {
                 display = match value.as_str() {
                     Some("sway") => AppDisplay::Sway,
@@ -83,34 +145,30 @@ pub(super) fn parse(
             }
             "art" => {
                 let path = value.as_str().map(PathBuf::from).filter(|path| path.is_absolute());
-                art = Some(path.ok_or("an app's `art` is to be an absolute path")?);
+                art = Some(AppArt::File(path.ok_or("an app's `art` is to be an absolute path")?));
             }
             other => unknown(other, name.span().start),
         }
     }
-    let title = title.ok_or("an app needs a `title` of 1 to 64 characters")?;
-    if commands.len() > MAX_COMMANDS {
-        return Err(format!("an app has at most {MAX_COMMANDS} commands, not {}", commands.len()));
-    }
-    if commands.is_empty() && display == AppDisplay::Sway {
-        return Err(format!("the app \"{title}\" needs a `command`"));
-    }
-    Ok(AppConfig { title, display, commands, art })
+    AppConfig::new(title, display, commands, art)
 }
 
 fn command(value: &DeValue<'_>) -> Result<Vec<String>, String> {
-    let wrong = || {
-        format!(
-            "a command is to be a list of 1 to {MAX_ARGUMENTS} texts, as in [\"program\", \"argument\"]"
-        )
-    };
-    let list = value.as_array().ok_or_else(wrong)?;
-    // A NUL cannot be passed to a program.
-    let text =
-        |value: &DeValue<'_>| value.as_str().filter(|text| !text.contains('\0')).map(str::to_owned);
+    let list = value.as_array().ok_or_else(wrong_command)?;
+    let text = |value: &DeValue<'_>| value.as_str().map(str::to_owned);
     let arguments: Option<Vec<String>> = list.iter().map(|value| text(value.get_ref())).collect();
-    arguments
-        .filter(|arguments| (1..=MAX_ARGUMENTS).contains(&arguments.len()))
-        .filter(|arguments| !arguments[0].is_empty())
-        .ok_or_else(wrong)
+    arguments.filter(|arguments| is_command(arguments)).ok_or_else(wrong_command)
+}
+
+fn is_command(arguments: &[String]) -> bool {
+    (1..=MAX_ARGUMENTS).contains(&arguments.len())
+        && !arguments[0].is_empty()
+        // A NUL cannot be passed to a program.
+        && !arguments.iter().any(|text| text.contains('\0'))
+}
+
+fn wrong_command() -> String {
+    format!(
+        "a command is to be a list of 1 to {MAX_ARGUMENTS} texts, as in [\"program\", \"argument\"]"
+    )
 }

@@ -1,19 +1,24 @@
 //! What the owner says, in one struct.
 //!
 //! Values come in layers, each over the one before: defaults in code, `/usr/lib/punktfunk/host.toml` (the image's),
-//! `/etc/punktfunk/host.toml` and `/etc/punktfunk/host.d/*.toml` in the order of their names (the owner's), a file
+//! what the owner set in the console (the store's), `/etc/punktfunk/host.toml` and `/etc/punktfunk/host.d/*.toml` in the order of their names (the owner's), a file
 //! named on the command line, `PUNKTFUNK_SECTION__KEY` in the environment, flags. One table ([`settings`](self)) knows each
-//! key, its range and its words in the reference, so that files, environment, flags and the reference cannot differ.
+//! key, its range and its words in the reference, so that console, files, environment, flags and the reference cannot
+//! differ. Where the store lies is a setting too, so that the configuration is loaded twice: without the console's
+//! layer, and [`with_stored`] once the store is open.
 //!
 //! Nothing in a configuration keeps the host from starting. A wrong value is passed over, so that the value of the
 //! layer below holds, and told as a [`Problem`] with file, line, what was found and what would be right. An unknown key
 //! is only warned of: an older host may meet a newer file.
 //!
-//! Deliberately absent: writing. What the product itself decides is in the store.
+//! [`ConfigDesk`] is where the console changes its layer. Deliberately absent: writing files. What the product itself
+//! decides is in the store.
 
 mod apps;
+mod desk;
 mod reference;
 mod settings;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,8 +31,13 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use apps::{AppConfig, AppDisplay, MAX_APPS};
+use crate::store::{Store, StoreError, StoredApp};
+
+pub use apps::{AppArt, AppConfig, AppDisplay, MAX_APPS};
+pub use desk::{ConfigDesk, ConfigError, Held, NotOffered, SettingKind, SettingView};
 pub use reference::{in_force, reference};
+pub use settings::TakesEffect;
+pub use value::SettingValue;
 
 /// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -247,15 +257,34 @@ pub enum Origin {
         /// The setting's key.
         key: String,
     },
+    /// The file that comes with the image, which the console is above.
+    Image {
+        /// Which.
+        path: PathBuf,
+        /// The line, from 1; 0 for the file as a whole.
+        line: usize,
+    },
+    /// The owner, in the console.
+    Console,
+}
+
+impl Origin {
+    /// The console cannot change what is said here: it is above the console.
+    pub const fn is_fixed(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Environment { .. } | Self::Flag { .. })
+    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line: 0 } => path.display().fmt(f),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: 0 } | Self::Image { path, line: 0 } => path.display().fmt(f),
+            Self::File { path, line } | Self::Image { path, line } => {
+                write!(f, "{}:{line}", path.display())
+            }
             Self::Environment { variable } => write!(f, "${variable}"),
             Self::Flag { key } => write!(f, "the command line ({key})"),
+            Self::Console => f.write_str("set in the console"),
         }
     }
 }
@@ -289,7 +318,11 @@ impl fmt::Display for Problem {
 /// Where the layers are.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
-    /// Files, the weakest first; one that is not there is passed over.
+    /// The image's file; passed over if it is not there.
+    pub image: Option<PathBuf>,
+    /// What was set in the console; see [`with_stored`].
+    pub stored: Stored,
+    /// The owner's files, the weakest first; one that is not there is passed over.
     pub files: Vec<PathBuf>,
     /// A folder whose `*.toml` come after the files, in the order of their names.
     pub drop_ins: Option<PathBuf>,
@@ -312,15 +345,30 @@ impl Layers {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         Self {
-            files: ["/usr/lib/punktfunk/host.toml", "/etc/punktfunk/host.toml"]
-                .map(PathBuf::from)
-                .to_vec(),
+            image: Some("/usr/lib/punktfunk/host.toml".into()),
+            stored: Stored::default(),
+            files: vec!["/etc/punktfunk/host.toml".into()],
             drop_ins: Some("/etc/punktfunk/host.d".into()),
             named_file,
             environment,
             flags,
             machine_name: std::fs::read_to_string("/proc/sys/kernel/hostname").ok(),
         }
+    }
+}
+
+/// What was set in the console.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Keys, with values in JSON.
+    pub settings: Vec<(String, String)>,
+    /// Apps.
+    pub apps: Vec<StoredApp>,
+}
+
+impl Stored {
+    fn read(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self { settings: store.settings()?, apps: store.apps()? })
     }
 }
 
@@ -333,6 +381,25 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// Where each setting that is not at its default was set.
     pub origins: BTreeMap<&'static str, Origin>,
+    /// Where each app of [`Config::apps`] was said.
+    pub app_origins: BTreeMap<String, Origin>,
+}
+
+/// Loads the configuration with what was set in the console. A store that cannot be read is a problem of its own, and
+/// nothing is set.
+pub fn with_stored(layers: &Layers, store: &Store) -> Loaded {
+    match Stored::read(store) {
+        Ok(stored) => load(&Layers { stored, ..layers.clone() }),
+        Err(error) => {
+            let mut loaded = load(layers);
+            loaded.problems.push(Problem {
+                origin: Origin::Console,
+                severity: Severity::Error,
+                text: format!("what the console set cannot be read and does not hold: {error}"),
+            });
+            loaded
+        }
+    }
 }
 
 /// Loads the configuration. Always gives one; the problems say where it is not what the owner asked for.
@@ -342,19 +409,25 @@ pub fn load(layers: &Layers) -> Loaded {
             config: Config::default(),
             problems: Vec::new(),
             origins: BTreeMap::new(),
+            app_origins: BTreeMap::new(),
         },
     };
     if let Some(name) = layers.machine_name.as_deref().and_then(settings::host_name) {
         loading.loaded.config.name = name;
     }
+    if let Some(image) = &layers.image {
+        loading.file(image, false, &|path, line| Origin::Image { path, line });
+    }
+    loading.stored(&layers.stored);
+    let of_owner = |path, line| Origin::File { path, line };
     for file in &layers.files {
-        loading.file(file, false);
+        loading.file(file, false, &of_owner);
     }
     for file in layers.drop_ins.as_deref().map(drop_ins).unwrap_or_default() {
-        loading.file(&file, false);
+        loading.file(&file, false, &of_owner);
     }
     if let Some(file) = &layers.named_file {
-        loading.file(file, true);
+        loading.file(file, true, &of_owner);
     }
     for (variable, value) in &layers.environment {
         loading.variable(variable, value);
@@ -399,19 +472,19 @@ struct Loading {
 }
 
 impl Loading {
-    fn file(&mut self, path: &Path, must_exist: bool) {
-        let whole = Origin::File { path: path.to_owned(), line: 0 };
+    fn file(&mut self, path: &Path, must_exist: bool, origin: &dyn Fn(PathBuf, usize) -> Origin) {
+        let at = |line| origin(path.to_owned(), line);
+        let whole = at(0);
         match read_bounded(path) {
-            Ok(text) => self.text(path, &text),
+            Ok(text) => self.text(&text, &at),
             Err(error) if error.kind() == ErrorKind::NotFound && !must_exist => {}
             Err(error) => self.error(whole, format!("cannot be read: {error}")),
         }
     }
 
-    fn text(&mut self, path: &Path, text: &str) {
-        let at = |span: Option<std::ops::Range<usize>>| Origin::File {
-            path: path.to_owned(),
-            line: span.map_or(0, |span| line_of(text, span.start)),
+    fn text(&mut self, text: &str, origin: &dyn Fn(usize) -> Origin) {
+        let at = |span: Option<std::ops::Range<usize>>| {
+            origin(span.map_or(0, |span| line_of(text, span.start)))
         };
         match DeTable::parse(text) {
             Ok(table) => self.table("", table.get_ref(), &|start| at(Some(start..start))),
@@ -432,7 +505,7 @@ impl Loading {
             if key == "app" {
                 self.apps(value, at);
             } else if let Some(setting) = settings::find(&key) {
-                self.put(setting, settings::Value::from_toml(value.get_ref()), origin);
+                self.put(setting, value::Value::from_toml(value.get_ref()), origin);
             } else if let (DeValue::Table(inner), true) =
                 (value.get_ref(), settings::is_section(&key))
             {
@@ -461,11 +534,39 @@ impl Loading {
                     continue;
                 }
             };
-            let apps = &mut self.loaded.config.apps;
-            match apps.iter().position(|known| known.title == app.title) {
-                Some(index) => apps[index] = app,
-                None if apps.len() < MAX_APPS => apps.push(app),
-                None => self.error(origin, format!("there are more than {MAX_APPS} apps")),
+            self.app(app, origin);
+        }
+    }
+
+    fn app(&mut self, app: AppConfig, origin: Origin) {
+        let apps = &mut self.loaded.config.apps;
+        let title = app.title.clone();
+        match apps.iter().position(|known| known.title == app.title) {
+            Some(index) => apps[index] = app,
+            None if apps.len() < MAX_APPS => apps.push(app),
+            None => return self.error(origin, format!("there are more than {MAX_APPS} apps")),
+        }
+        self.loaded.app_origins.insert(title, origin);
+    }
+
+    fn stored(&mut self, stored: &Stored) {
+        for (key, value) in &stored.settings {
+            match settings::find(key) {
+                // A host of another version may have let the console set it.
+                Some(setting) if !setting.settable => self.error(
+                    Origin::Console,
+                    format!("`{key}` cannot be set in the console and is passed over"),
+                ),
+                Some(setting) => {
+                    self.put(setting, value::Value::from_stored(value), Origin::Console);
+                }
+                None => self.unknown(key, Origin::Console),
+            }
+        }
+        for app in &stored.apps {
+            match apps::from_stored(app) {
+                Ok(app) => self.app(app, Origin::Console),
+                Err(text) => self.error(Origin::Console, text),
             }
         }
     }
@@ -481,12 +582,12 @@ impl Loading {
 
     fn put_text(&mut self, key: &str, value: &str, origin: Origin) {
         match settings::find(key) {
-            Some(setting) => self.put(setting, settings::Value::Untyped(value.to_owned()), origin),
+            Some(setting) => self.put(setting, value::Value::Untyped(value.to_owned()), origin),
             None => self.unknown(key, origin),
         }
     }
 
-    fn put(&mut self, setting: &'static settings::Setting, value: settings::Value, origin: Origin) {
+    fn put(&mut self, setting: &'static settings::Setting, value: value::Value, origin: Origin) {
         let got = value.to_string();
         if setting.put(&mut self.loaded.config, value) {
             self.loaded.origins.insert(setting.key, origin);

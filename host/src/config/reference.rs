@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Config;
-use super::settings::SETTINGS;
+use super::settings::{SETTINGS, TakesEffect};
 
 const HEAD: &str = "\
 # Configuration reference
@@ -13,14 +13,16 @@ const HEAD: &str = "\
 The host needs no configuration. What it finds it reads in this order, each over the one before:
 
 1. `/usr/lib/punktfunk/host.toml` - the image's
-2. `/etc/punktfunk/host.toml`, then `/etc/punktfunk/host.d/*.toml` in the order of their names - yours
-3. the file given with `--config`
-4. the environment: `PUNKTFUNK_` and the key in capitals, with `__` for the dot, as in `PUNKTFUNK_GAMESTREAM__PORT`;
+2. what you set in the console
+3. `/etc/punktfunk/host.toml`, then `/etc/punktfunk/host.d/*.toml` in the order of their names - yours
+4. the file given with `--config`
+5. the environment: `PUNKTFUNK_` and the key in capitals, with `__` for the dot, as in `PUNKTFUNK_GAMESTREAM__PORT`;
    lists are separated by commas
-5. the command line
+6. the command line
 
-A wrong value is passed over and named with its file and line when the host starts; the value from before holds. A key
-that is not known is named and passed over.
+The console cannot change what stands in 3 to 6; it shows such a value with its place. A wrong value is passed over and
+named with its file and line when the host starts; the value from before holds. A key that is not known is named and
+passed over.
 
 ## Settings
 ";
@@ -51,13 +53,22 @@ pub fn reference() -> String {
     let defaults = Config::default();
     let mut text = HEAD.to_owned();
     for setting in SETTINGS {
-        let default = setting
-            .show(&defaults)
-            .map_or_else(|| "see above".to_owned(), |value| format!("`{value}`"));
+        let default = match (setting.default, (setting.get)(&defaults)) {
+            (Some(words), _) => words.to_owned(),
+            (None, Some(value)) => format!("`{}`", value.to_toml()),
+            (None, None) => "none".to_owned(),
+        };
+        let unit = setting.unit.map(|unit| format!(", in {unit}")).unwrap_or_default();
+        let in_console = match (setting.settable, setting.takes_effect) {
+            (false, _) => "cannot be set there",
+            (true, TakesEffect::Now) => "holds at once",
+            (true, TakesEffect::NextSession) => "holds from the next stream on",
+            (true, TakesEffect::Restart) => "holds when the host starts again",
+        };
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "\n### `{}`\n\n{}\n\n- value: {}\n- default: {default}\n",
+            "\n### `{}`\n\n{}\n\n- value: {}{unit}\n- default: {default}\n- console: {in_console}\n",
             setting.key,
             setting.about,
             setting.range(),
@@ -72,7 +83,9 @@ pub fn reference() -> String {
 pub fn in_force(config: &Config) -> String {
     let mut text = String::new();
     for setting in SETTINGS {
-        let value = setting.show(config).unwrap_or_else(|| "not told".to_owned());
+        // What has no default of its own names this machine or its owner.
+        let value = (setting.get)(config).filter(|_| setting.default.is_none());
+        let value = value.map_or_else(|| "not told".to_owned(), |value| value.to_toml());
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} = {value}", setting.key);
     }

@@ -1,13 +1,11 @@
-//! The table of settings: for each its key, its range, its words, and how it enters the [`Config`].
+//! The table of settings: for each its key, its range, its words, and how it enters the [`Config`] and is read from it.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use toml::de::DeValue;
-
-use super::{Config, Encryption, Isolation, printable};
+use super::value::{SettingValue, Value};
+use super::{Config, Encryption, Isolation};
 
 /// As many names the console answers to beside its own.
 const MAX_CONSOLE_HOSTS: usize = 16;
@@ -16,87 +14,36 @@ const MAX_CONSOLE_HOSTS: usize = 16;
 pub(super) struct Setting {
     pub(super) key: &'static str,
     pub(super) about: &'static str,
-    kind: Kind,
-    /// Its value as it is written in TOML; empty if there is none.
-    show: fn(&Config) -> String,
+    pub(super) kind: Kind,
+    /// What its number counts.
+    pub(super) unit: Option<&'static str>,
+    /// When a change holds.
+    pub(super) takes_effect: TakesEffect,
+    /// Whether the console may set it: not what is needed before the store is open (where it lies, what is logged), nor
+    /// what decides who is trusted.
+    pub(super) settable: bool,
+    /// Its default in words, if that depends on the machine.
+    pub(super) default: Option<&'static str>,
+    /// Its value; `None` if there is none.
+    pub(super) get: fn(&Config) -> Option<SettingValue>,
 }
 
-enum Kind {
+/// When a change of a setting holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakesEffect {
+    /// At once.
+    Now,
+    /// With the next stream; those that run keep what they began with.
+    NextSession,
+    /// When the host starts again.
+    Restart,
+}
+
+pub(super) enum Kind {
     Text { range: &'static str, set: fn(&mut Config, String) -> bool },
     Integer { range: RangeInclusive<i64>, set: fn(&mut Config, i64) },
     Boolean { set: fn(&mut Config, bool) },
     Choice { options: &'static [&'static str], set: fn(&mut Config, usize) },
-}
-
-/// A value as it was found.
-pub(super) enum Value {
-    Text(String),
-    Integer(i64),
-    Boolean(bool),
-    List(Vec<Value>),
-    /// Of the environment or the command line, where all is text.
-    Untyped(String),
-    /// Something no setting takes.
-    Other(String),
-}
-
-impl Value {
-    pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
-        match value {
-            DeValue::String(text) => Self::Text(text.to_string()),
-            DeValue::Integer(number) => {
-                let digits = number.as_str();
-                i64::from_str_radix(digits, number.radix())
-                    .map_or_else(|_| Self::Other(digits.to_owned()), Self::Integer)
-            }
-            DeValue::Boolean(value) => Self::Boolean(*value),
-            DeValue::Array(list) => {
-                Self::List(list.iter().map(|value| Self::from_toml(value.get_ref())).collect())
-            }
-            DeValue::Float(number) => Self::Other(number.as_str().to_owned()),
-            DeValue::Datetime(time) => Self::Other(time.to_string()),
-            DeValue::Table(_) => Self::Other("a table".to_owned()),
-        }
-    }
-
-    fn text(self) -> Option<String> {
-        match self {
-            Self::Text(text) | Self::Untyped(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    fn integer(self) -> Option<i64> {
-        match self {
-            Self::Integer(number) => Some(number),
-            Self::Untyped(text) => text.trim().parse().ok(),
-            _ => None,
-        }
-    }
-
-    fn boolean(self) -> Option<bool> {
-        match self {
-            Self::Boolean(value) => Some(value),
-            Self::Untyped(text) => match text.trim().to_ascii_lowercase().as_str() {
-                "true" | "1" | "yes" | "on" => Some(true),
-                "false" | "0" | "no" | "off" => Some(false),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) | Self::Untyped(text) => write!(f, "\"{}\"", printable(text)),
-            Self::Integer(number) => number.fmt(f),
-            Self::Boolean(value) => value.fmt(f),
-            Self::List(list) => write!(f, "a list of {}", list.len()),
-            Self::Other(text) => f.write_str(&printable(text)),
-        }
-    }
 }
 
 impl Setting {
@@ -136,9 +83,9 @@ impl Setting {
         }
     }
 
-    /// Its value in a configuration, as it is written in TOML; `None` if there is none.
-    pub(super) fn show(&self, config: &Config) -> Option<String> {
-        Some((self.show)(config)).filter(|text| !text.is_empty())
+    /// The part of the configuration it belongs to.
+    pub(super) fn group(&self) -> &'static str {
+        self.key.split_once('.').map_or("general", |(section, _)| section)
     }
 }
 
@@ -174,8 +121,16 @@ fn host_names(text: &str) -> Option<Vec<String>> {
     (names.len() <= MAX_CONSOLE_HOSTS && names.iter().all(fits)).then_some(names)
 }
 
-fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
+fn text(value: impl ToString) -> Option<SettingValue> {
+    Some(SettingValue::Text(value.to_string()))
+}
+
+fn number(value: impl TryInto<i64>) -> Option<SettingValue> {
+    value.try_into().ok().map(SettingValue::Integer)
+}
+
+fn boolean(value: bool) -> Option<SettingValue> {
+    Some(SettingValue::Boolean(value))
 }
 
 /// All settings, in the order of the reference.
@@ -187,13 +142,21 @@ pub(super) static SETTINGS: &[Setting] = &[
             range: "a text of 1 to 63 bytes",
             set: |config, text| host_name(&text).map(|name| config.name = name).is_some(),
         },
-        show: |_| String::new(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: true,
+        default: Some("the machine's host name"),
+        get: |config| text(&config.name),
     },
     Setting {
         key: "discovery",
         about: "Announce the host over mDNS, so that clients find it by themselves.",
         kind: Kind::Boolean { set: |config, value| config.discovery = value },
-        show: |config| config.discovery.to_string(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: true,
+        default: None,
+        get: |config| boolean(config.discovery),
     },
     Setting {
         key: "listen.address",
@@ -202,7 +165,11 @@ pub(super) static SETTINGS: &[Setting] = &[
             range: "an IP address",
             set: |config, text| text.parse().map(|address| config.listen.address = address).is_ok(),
         },
-        show: |config| quoted(&config.listen.address.to_string()),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: false,
+        default: None,
+        get: |config| text(config.listen.address),
     },
     Setting {
         key: "console.port",
@@ -211,7 +178,11 @@ pub(super) static SETTINGS: &[Setting] = &[
             range: 1024..=65_535,
             set: |config, number| config.console.port = u16::try_from(number).ok(),
         },
-        show: |_| String::new(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: true,
+        default: Some("the one above `gamestream.port`"),
+        get: |config| config.console.port.and_then(number),
     },
     Setting {
         key: "console.hosts",
@@ -225,14 +196,25 @@ pub(super) static SETTINGS: &[Setting] = &[
                 host_names(&text).map(|names| config.console.hosts = names).is_some()
             },
         },
-        show: |_| String::new(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: true,
+        default: Some("none"),
+        get: |config| {
+            let hosts = &config.console.hosts;
+            (!hosts.is_empty()).then(|| hosts.join(",")).and_then(text)
+        },
     },
     Setting {
         key: "appliance",
         about: "The machine is a punktfunk box: nobody but root may use the local socket, and until it \
                 has an owner it can only be claimed. Set by the image.",
         kind: Kind::Boolean { set: |config, value| config.appliance = value },
-        show: |config| config.appliance.to_string(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: false,
+        default: None,
+        get: |config| boolean(config.appliance),
     },
     Setting {
         key: "gamestream.port",
@@ -244,7 +226,11 @@ pub(super) static SETTINGS: &[Setting] = &[
                 config.gamestream.port = u16::try_from(number).unwrap_or(config.gamestream.port);
             },
         },
-        show: |config| config.gamestream.port.to_string(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: true,
+        default: None,
+        get: |config| number(config.gamestream.port),
     },
     Setting {
         key: "gamestream.encryption",
@@ -257,8 +243,12 @@ pub(super) static SETTINGS: &[Setting] = &[
                     [Encryption::Off, Encryption::Offer, Encryption::Require][index];
             },
         },
-        show: |config| {
-            quoted(match config.gamestream.encryption {
+        unit: None,
+        takes_effect: TakesEffect::NextSession,
+        settable: true,
+        default: None,
+        get: |config| {
+            text(match config.gamestream.encryption {
                 Encryption::Off => "off",
                 Encryption::Offer => "offer",
                 Encryption::Require => "require",
@@ -276,19 +266,31 @@ pub(super) static SETTINGS: &[Setting] = &[
                     u8::try_from(number).unwrap_or(config.gamestream.fec_percent);
             },
         },
-        show: |config| config.gamestream.fec_percent.to_string(),
+        unit: Some("percent"),
+        takes_effect: TakesEffect::NextSession,
+        settable: true,
+        default: None,
+        get: |config| number(config.gamestream.fec_percent),
     },
     Setting {
         key: "apps.test_card",
         about: "Offer the app \"Test card\".",
         kind: Kind::Boolean { set: |config, value| config.built_in.test_card = value },
-        show: |config| config.built_in.test_card.to_string(),
+        unit: None,
+        takes_effect: TakesEffect::Now,
+        settable: true,
+        default: None,
+        get: |config| boolean(config.built_in.test_card),
     },
     Setting {
         key: "apps.desktop",
         about: "Offer the app \"Desktop\".",
         kind: Kind::Boolean { set: |config, value| config.built_in.desktop = value },
-        show: |config| config.built_in.desktop.to_string(),
+        unit: None,
+        takes_effect: TakesEffect::Now,
+        settable: true,
+        default: None,
+        get: |config| boolean(config.built_in.desktop),
     },
     Setting {
         key: "sessions.isolation",
@@ -301,8 +303,12 @@ pub(super) static SETTINGS: &[Setting] = &[
                 config.sessions.isolation = [Isolation::Auto, Isolation::Required][index];
             },
         },
-        show: |config| {
-            quoted(match config.sessions.isolation {
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: true,
+        default: None,
+        get: |config| {
+            text(match config.sessions.isolation {
                 Isolation::Auto => "auto",
                 Isolation::Required => "required",
             })
@@ -315,7 +321,11 @@ pub(super) static SETTINGS: &[Setting] = &[
             range: "an absolute path",
             set: |config, text| absolute(text).map(|path| config.launcher.socket = path).is_some(),
         },
-        show: |config| quoted(&config.launcher.socket.display().to_string()),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: false,
+        default: None,
+        get: |config| text(config.launcher.socket.display()),
     },
     Setting {
         key: "limits.sessions",
@@ -326,7 +336,11 @@ pub(super) static SETTINGS: &[Setting] = &[
                 config.limits.sessions = usize::try_from(number).unwrap_or(config.limits.sessions);
             },
         },
-        show: |config| config.limits.sessions.to_string(),
+        unit: None,
+        takes_effect: TakesEffect::Now,
+        settable: true,
+        default: None,
+        get: |config| number(config.limits.sessions),
     },
     Setting {
         key: "limits.bitrate_kbps",
@@ -339,7 +353,11 @@ pub(super) static SETTINGS: &[Setting] = &[
                     u32::try_from(number).unwrap_or(config.limits.bitrate_kbps);
             },
         },
-        show: |config| config.limits.bitrate_kbps.to_string(),
+        unit: Some("kbit/s"),
+        takes_effect: TakesEffect::NextSession,
+        settable: true,
+        default: None,
+        get: |config| number(config.limits.bitrate_kbps),
     },
     Setting {
         key: "state.folder",
@@ -352,7 +370,11 @@ pub(super) static SETTINGS: &[Setting] = &[
                 absolute(text).map(|path| config.state_folder = Some(path)).is_some()
             },
         },
-        show: |_| String::new(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: false,
+        default: Some("see above"),
+        get: |config| config.state_folder.as_ref().and_then(|folder| text(folder.display())),
     },
     Setting {
         key: "mgmt.owner_uid",
@@ -361,7 +383,11 @@ pub(super) static SETTINGS: &[Setting] = &[
             range: 0..=u32::MAX as i64,
             set: |config, number| config.owner_uid = u32::try_from(number).ok(),
         },
-        show: |_| String::new(),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: false,
+        default: Some("nobody"),
+        get: |config| config.owner_uid.and_then(number),
     },
     Setting {
         key: "log.filter",
@@ -378,7 +404,11 @@ pub(super) static SETTINGS: &[Setting] = &[
                 is_fit
             },
         },
-        show: |config| quoted(&config.log.filter),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: false,
+        default: None,
+        get: |config| text(&config.log.filter),
     },
     Setting {
         key: "log.format",
@@ -387,6 +417,10 @@ pub(super) static SETTINGS: &[Setting] = &[
             options: &["text", "json"],
             set: |config, index| config.log.json = index == 1,
         },
-        show: |config| quoted(if config.log.json { "json" } else { "text" }),
+        unit: None,
+        takes_effect: TakesEffect::Restart,
+        settable: false,
+        default: None,
+        get: |config| text(if config.log.json { "json" } else { "text" }),
     },
 ];

@@ -49,7 +49,9 @@ fn later_layers_win() {
     write("named.toml", "log.format = 'json'\n");
     let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let loaded = load(&Layers {
-        files: vec![path("image.toml"), path("owner.toml")],
+        image: Some(path("image.toml")),
+        stored: Stored::default(),
+        files: vec![path("owner.toml")],
         drop_ins: Some(path("host.d")),
         named_file: Some(path("named.toml")),
         environment: vec![
@@ -72,9 +74,77 @@ fn later_layers_win() {
     assert!(config.log.json && config.built_in.test_card && !config.built_in.desktop);
     assert_eq!(
         loaded.origins["limits.sessions"],
-        Origin::File { path: path("image.toml"), line: 3 }
+        Origin::Image { path: path("image.toml"), line: 3 }
     );
     assert_eq!(loaded.origins["gamestream.port"], Origin::Flag { key: "gamestream.port".into() });
+}
+
+#[test]
+fn the_console_is_above_the_image_and_below_the_owners_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(
+        path("image.toml"),
+        "name = 'image'\nlimits.sessions = 2\nlog.format = 'json'\n[[app]]\ntitle = 'A'\ncommand = ['image']\n\
+         [[app]]\ntitle = 'B'\ncommand = ['image']\n",
+    )
+    .unwrap();
+    fs::write(
+        path("owner.toml"),
+        "limits.sessions = 4\n[[app]]\ntitle = 'B'\ncommand = ['owner']\n",
+    )
+    .unwrap();
+    let row = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let app = |title: &str, definition: &str| StoredApp {
+        title: title.to_owned(),
+        definition: definition.to_owned(),
+        has_art: title == "A",
+    };
+    let console = "{\"display\":\"sway\",\"commands\":[[\"console\"]]}";
+    let loaded = load(&Layers {
+        image: Some(path("image.toml")),
+        stored: Stored {
+            settings: vec![
+                row("discovery", "false"),
+                row("gamestream.fec_percent", "101"),
+                row("gamestream.port", "no json"),
+                row("future", "1"),
+                row("limits.sessions", "3"),
+                row("log.format", "\"text\""),
+                row("name", "\"console\""),
+            ],
+            apps: vec![app("A", console), app("B", console), app("C", "{}"), app("D\n", console)],
+        },
+        files: vec![path("owner.toml")],
+        ..Layers::default()
+    });
+    let config = &loaded.config;
+    assert_eq!((config.name.as_str(), config.discovery), ("console", false));
+    assert_eq!((config.limits.sessions, config.gamestream.fec_percent), (4, 20));
+    assert!(config.log.json, "what is logged is decided before the store is open");
+    let texts: Vec<_> = loaded.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "set in the console: `gamestream.fec_percent` is 101; it is to be a whole number in \
+             0..=100",
+            "set in the console: `gamestream.port` is no json; it is to be a whole number in \
+             1029..=65514",
+            "set in the console: `future` is not a setting of this version",
+            "set in the console: `log.format` cannot be set in the console and is passed over",
+            "set in the console: the app \"C\" is passed over: missing field `display` at line 1 \
+             column 2",
+        ]
+    );
+    assert_eq!(loaded.problems[2].severity, Severity::Warning);
+    assert_eq!(loaded.origins["name"], Origin::Console);
+    assert!(loaded.origins["limits.sessions"].is_fixed());
+    let commands: Vec<_> =
+        config.apps.iter().map(|app| (app.title.as_str(), app.commands[0][0].as_str())).collect();
+    assert_eq!(commands, [("A", "console"), ("B", "owner"), ("D", "console")]);
+    assert_eq!(config.apps[0].art, Some(AppArt::Stored));
+    assert_eq!(loaded.app_origins["A"], Origin::Console);
+    assert!(loaded.app_origins["B"].is_fixed());
 }
 
 #[test]
@@ -173,8 +243,8 @@ fn ports_follow_the_base() {
 fn every_default_is_a_value_its_setting_takes() {
     let defaults = Config::default();
     for setting in settings::SETTINGS {
-        let Some(value) = setting.show(&defaults) else { continue };
-        let loaded = load_text(&format!("{} = {value}\n", setting.key));
+        let Some(value) = (setting.get)(&defaults) else { continue };
+        let loaded = load_text(&format!("{} = {}\n", setting.key, value.to_toml()));
         assert_eq!(loaded.problems, [], "{}", setting.key);
         assert_eq!(loaded.config, defaults);
     }

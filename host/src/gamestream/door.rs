@@ -15,7 +15,7 @@ use super::recv::{self, MediaSockets, Patience, RecvHandle};
 use super::rtsp::{self, RtspDoor};
 use super::ticket::Tickets;
 use super::tls::{self, TlsError};
-use super::{Options, Ports};
+use super::{Options, Ports, SharedTuning};
 use crate::identity::Identity;
 use crate::listen;
 use crate::pairing::PairingDesk;
@@ -63,6 +63,7 @@ pub enum DoorError {
 /// The open door. [`Door::close`] ends it in good order; dropping it cuts every connection.
 pub struct Door {
     ports: Ports,
+    tuning: SharedTuning,
     stop: watch::Sender<bool>,
     http: JoinSet<()>,
     rtsp: JoinSet<()>,
@@ -102,14 +103,13 @@ impl Door {
             identity,
             pairing,
         }));
+        let tuning = SharedTuning::new(options.tuning());
         let rtsp_door = Arc::new(RtspDoor {
             tickets,
             desk,
             sockets,
             inbox: recv.inbox(),
-            encryption: options.encryption,
-            fec_percentage: options.fec_percentage,
-            max_bitrate_kbps: options.max_bitrate_kbps,
+            tuning: tuning.clone(),
         });
 
         let (stop, stopped) = watch::channel(false);
@@ -117,12 +117,17 @@ impl Door {
         serving.spawn(serve_http(http, Arc::clone(&api), Limits::default(), stopped.clone()));
         serving.spawn(serve_https(https, tls, api, Limits::default(), stopped));
         rtsp_serving.spawn(rtsp::serve(rtsp_listener, rtsp_door));
-        Ok(Self { ports, stop, http: serving, rtsp: rtsp_serving, recv })
+        Ok(Self { ports, tuning, stop, http: serving, rtsp: rtsp_serving, recv })
     }
 
     /// The ports as they are.
     pub fn ports(&self) -> Ports {
         self.ports
+    }
+
+    /// What the next stream begins with, to be changed while the door is open.
+    pub fn tuning(&self) -> SharedTuning {
+        self.tuning.clone()
     }
 
     /// Takes no more requests and lets those under way end. The streams go on: end the sessions next.

@@ -12,6 +12,7 @@ pub mod ticket;
 pub mod tls;
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use door::{Door, DoorError, DoorParts};
 
@@ -30,6 +31,49 @@ pub struct Options {
     pub fec_percentage: u8,
     /// No stream gets more than this, in kbit/s.
     pub max_bitrate_kbps: u32,
+}
+
+impl Options {
+    /// That part of them which may change while the door is open.
+    pub const fn tuning(&self) -> Tuning {
+        Tuning {
+            encryption: self.encryption,
+            fec_percentage: self.fec_percentage,
+            max_bitrate_kbps: self.max_bitrate_kbps,
+        }
+    }
+}
+
+/// What may change while the door is open; a stream keeps what it began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// What must be encrypted.
+    pub encryption: EncryptionPolicy,
+    /// FEC parity in percent of the data packets, 0..=100.
+    pub fec_percentage: u8,
+    /// No stream gets more than this, in kbit/s.
+    pub max_bitrate_kbps: u32,
+}
+
+/// The tuning of an open door; clones share it.
+#[derive(Debug, Clone)]
+pub struct SharedTuning(Arc<Mutex<Tuning>>);
+
+impl SharedTuning {
+    /// Begins with this.
+    pub fn new(tuning: Tuning) -> Self {
+        Self(Arc::new(Mutex::new(tuning)))
+    }
+
+    /// What the next stream begins with.
+    pub fn now(&self) -> Tuning {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next stream begins with this.
+    pub fn set(&self, tuning: Tuning) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
+    }
 }
 
 /// The ports of the door.

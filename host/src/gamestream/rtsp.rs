@@ -24,9 +24,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::EncryptionPolicy;
 use super::recv::{Inbox, MediaSockets};
 use super::ticket::{Answer, Preparation, TicketId, Tickets, network};
+use super::{EncryptionPolicy, SharedTuning, Tuning};
 use crate::audio::{AudioSpec, SAMPLE_RATE};
 use crate::clock;
 use crate::encode::EncodeSpec;
@@ -55,12 +55,8 @@ pub struct RtspDoor {
     pub sockets: MediaSockets,
     /// Where streams leave word that they have ended.
     pub inbox: Inbox,
-    /// What must be encrypted.
-    pub encryption: EncryptionPolicy,
-    /// FEC parity in percent of the data packets.
-    pub fec_percentage: u8,
-    /// No stream gets more than this, in kbit/s.
-    pub max_bitrate_kbps: u32,
+    /// What the next stream begins with.
+    pub tuning: SharedTuning,
 }
 
 /// Why a connection was closed.
@@ -182,19 +178,20 @@ impl RtspDoor {
     }
 
     fn offer(&self) -> Offer {
+        let tuning = self.tuning.now();
         Offer {
             codecs: self.desk.codecs(),
-            encryption: match self.encryption {
+            encryption: match tuning.encryption {
                 EncryptionPolicy::ControlOnly => Encryption::CONTROL,
                 EncryptionPolicy::Offer | EncryptionPolicy::Require => Encryption::ALL,
             },
-            required: match self.encryption {
+            required: match tuning.encryption {
                 EncryptionPolicy::ControlOnly | EncryptionPolicy::Offer => Encryption::CONTROL,
                 EncryptionPolicy::Require => Encryption::ALL,
             },
             reference_invalidation: false,
             feature_flags: 0,
-            fec_percentage: self.fec_percentage,
+            fec_percentage: tuning.fec_percentage,
         }
     }
 
@@ -230,12 +227,13 @@ impl RtspDoor {
 
     fn prepare_blocking(&self, preparation: &Preparation) -> Result<StreamGrant, PrepareError> {
         let announced = &preparation.announced;
-        let video = self.video_sender(preparation)?;
+        let tuning = self.tuning.now();
+        let video = video_sender(preparation, tuning)?;
         let spec = StreamSpec {
             video: EncodeSpec {
                 codec: announced.codec,
                 mode: announced.mode,
-                bitrate_kbps: announced.bitrate_kbps.min(self.max_bitrate_kbps),
+                bitrate_kbps: announced.bitrate_kbps.min(tuning.max_bitrate_kbps),
                 colour: announced.colour,
                 slices: announced.slices,
                 max_reference_frames: announced.max_reference_frames,
@@ -275,19 +273,22 @@ impl RtspDoor {
         );
         Ok(self.desk.prepare_stream(preparation.session, spec, line)?)
     }
+}
 
-    fn video_sender(&self, preparation: &Preparation) -> Result<VideoSender, VideoOptionsError> {
-        let announced = &preparation.announced;
-        VideoSender::new(VideoSenderOptions {
-            packet_size: announced.packet_size,
-            fec_percentage: self.fec_percentage,
-            min_parity: announced.min_parity,
-            single_block: !announced.multiple_blocks,
-            encryption: announced.encryption.video.then(|| preparation.key.clone()),
-            bitrate_kbps: announced.bitrate_kbps.min(self.max_bitrate_kbps),
-            frame_interval: announced.mode.frame_interval(),
-        })
-    }
+fn video_sender(
+    preparation: &Preparation,
+    tuning: Tuning,
+) -> Result<VideoSender, VideoOptionsError> {
+    let announced = &preparation.announced;
+    VideoSender::new(VideoSenderOptions {
+        packet_size: announced.packet_size,
+        fec_percentage: tuning.fec_percentage,
+        min_parity: announced.min_parity,
+        single_block: !announced.multiple_blocks,
+        encryption: announced.encryption.video.then(|| preparation.key.clone()),
+        bitrate_kbps: announced.bitrate_kbps.min(tuning.max_bitrate_kbps),
+        frame_interval: announced.mode.frame_interval(),
+    })
 }
 
 /// What a connection carried.

@@ -36,6 +36,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::guard::{Caller, Standing};
 use self::socket::BoundSocket;
+use crate::config::ConfigDesk;
 use crate::health::child::Examiner;
 use crate::pairing::PairingDesk;
 use crate::session::SessionDesk;
@@ -122,6 +123,8 @@ pub struct MgmtHandles {
     pub status: Arc<dyn Fn() -> wire::StatusReport + Send + Sync>,
     /// Makes the doctor's checks.
     pub examiner: Examiner,
+    /// What the owner sets in the console.
+    pub settings: ConfigDesk,
 }
 
 /// The open door. Dropping it closes it at once and removes the socket; [`MgmtServer::stop`] lets requests end.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{App, AppId};
+use crate::config::{AppArt, Config};
 use crate::display::sway::NO_FOCUS_APP_ID;
 
 /// An app of the owner's configuration.
@@ -16,7 +17,7 @@ pub struct AppSpec {
     /// The programs to start, each an argument vector. The session ends when the first of them ends.
     pub commands: Vec<Vec<String>>,
     /// Its picture.
-    pub art: Option<PathBuf>,
+    pub art: Option<AppArt>,
 }
 
 /// An app that was left out of the list, and why.
@@ -53,6 +54,24 @@ pub fn built_in() -> Vec<AppSpec> {
             art: None,
         },
     ]
+}
+
+/// All apps of a configuration, whether they can run here or not: the built-in ones that are wanted, then the owner's.
+/// An app of the owner's replaces the built-in one of the same title.
+pub fn of_config(config: &Config) -> Vec<AppSpec> {
+    let is_wanted = |app: &AppSpec| match app.title.as_str() {
+        _ if config.apps.iter().any(|own| own.title == app.title) => false,
+        TEST_CARD => config.built_in.test_card,
+        DESKTOP => config.built_in.desktop,
+        _ => true,
+    };
+    let own = config.apps.iter().map(|app| AppSpec {
+        title: app.title.clone(),
+        display: app.display.name().to_owned(),
+        commands: app.commands.clone(),
+        art: app.art.clone(),
+    });
+    built_in().into_iter().filter(is_wanted).chain(own).collect()
 }
 
 /// The built-in Test card as an app that runs wherever the host does, whatever the owner offers.

@@ -4,17 +4,18 @@
 //! outlives the stream: a client that leaves may resume. The doors speak to [`SessionDesk`]; it knows no protocol.
 
 pub mod apps;
+pub mod art;
 mod live;
 mod programs;
 mod sound;
 mod state;
 mod table;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use punktfunk_core::media::{Codec, FrameTrace, Mode};
 
+use crate::config::AppArt;
 use crate::input::InputSink;
 use crate::stream::{EndReason, Peer, StreamControl, StreamLine, StreamSpec};
 
@@ -42,7 +43,7 @@ pub struct App {
     /// The programs to start, each an argument vector; empty for a backend that draws by itself.
     pub commands: Vec<Vec<String>>,
     /// Its picture (PNG, portrait), if it has one of its own.
-    pub art: Option<PathBuf>,
+    pub art: Option<AppArt>,
 }
 
 /// A client's session, as a door sees it.

@@ -4,6 +4,7 @@
 //! ([`super::live`]); this table only finds it. Its lock is held for look-ups, never while something starts or ends.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -46,7 +47,10 @@ pub type Profiles = Box<dyn Fn(ClientId) -> Result<ProfileNumber, String> + Send
 
 /// The host's sessions.
 pub struct Sessions {
+    /// What it was made with; the two fields below hold what the owner may have changed since.
     options: SessionOptions,
+    apps: Mutex<Vec<App>>,
+    max_sessions: AtomicUsize,
     table: Mutex<Table>,
 }
 
@@ -86,7 +90,19 @@ const PAST_KEPT: usize = 8;
 impl Sessions {
     /// A host without sessions.
     pub fn new(options: SessionOptions) -> Self {
-        Self { options, table: Mutex::default() }
+        let apps = Mutex::new(options.apps.clone());
+        let max_sessions = AtomicUsize::new(options.max_sessions);
+        Self { options, apps, max_sessions, table: Mutex::default() }
+    }
+
+    /// What can be played from now on. Whoever plays an app that is gone plays on.
+    pub fn set_apps(&self, apps: Vec<App>) {
+        *self.apps.lock().unwrap_or_else(PoisonError::into_inner) = apps;
+    }
+
+    /// How many clients may play at once from now on, at least 1. Those that play already play on.
+    pub fn set_max_sessions(&self, max: usize) {
+        self.max_sessions.store(max.max(1), Ordering::Relaxed);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -96,8 +112,8 @@ impl Sessions {
     }
 
     fn app(&self, id: AppId) -> Result<App, SessionError> {
-        let found = self.options.apps.iter().find(|app| app.id == id);
-        found.cloned().ok_or(SessionError::UnknownApp { app: id })
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.iter().find(|app| app.id == id).cloned().ok_or(SessionError::UnknownApp { app: id })
     }
 
     /// Reserves a place for a new session, or finds the client's running one.
@@ -120,7 +136,8 @@ impl Sessions {
             Whose::SelfTest => (usize::from(self_test.is_some()), 1),
             Whose::Owner => {
                 let all = table.by_client.len();
-                (all - usize::from(self_test.is_some()), self.options.max_sessions)
+                let max = self.max_sessions.load(Ordering::Relaxed);
+                (all - usize::from(self_test.is_some()), max)
             }
         };
         if taken >= max {
@@ -262,7 +279,7 @@ enum Place {
 
 impl SessionDesk for Sessions {
     fn apps(&self) -> Vec<App> {
-        self.options.apps.clone()
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn codecs(&self) -> Vec<Codec> {

@@ -9,10 +9,12 @@
 //! the error names the file and what to do, and the file stays as it is.
 
 mod access;
+mod app;
 mod client;
 mod console;
 mod folder;
 mod schema;
+mod setting;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,6 +32,7 @@ pub use access::{
     AuditEntry, AuditRow, FinishedClaim, MAX_AUDIT_ROWS, StoredClaim, StoredOwner, StoredSession,
     StoredToken,
 };
+pub use app::{MAX_ART_TOTAL_BYTES, StoredApp};
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
 pub use console::StoredConsole;
 
@@ -151,6 +154,14 @@ pub enum StoreError {
     TooManyProfiles {
         /// The limit.
         max: u16,
+    },
+    /// The pictures of all apps are larger than the host keeps.
+    #[error(
+        "the pictures of all apps together may have {max} bytes, which this one would exceed; use a smaller one"
+    )]
+    TooMuchArt {
+        /// The limit, in bytes.
+        max: usize,
     },
     /// The certificate's length is outside `1..=16384` bytes.
     #[error("a certificate of {got} bytes is outside 1..={MAX_CERTIFICATE_BYTES}")]

@@ -11,7 +11,7 @@ use punktfunk_core::seal::SessionKey;
 use punktfunk_host::gamestream::recv::{self, MediaSockets, Patience, RecvHandle};
 use punktfunk_host::gamestream::rtsp::{self, RtspDoor};
 use punktfunk_host::gamestream::ticket::{TicketRequest, Tickets};
-use punktfunk_host::gamestream::{EncryptionPolicy, Ports};
+use punktfunk_host::gamestream::{EncryptionPolicy, Ports, SharedTuning, Tuning};
 use punktfunk_host::input::{InputError, InputSink};
 use punktfunk_host::session::{
     App, AppId, ClientId, PreparedStream, Running, SessionDesk, SessionError, SessionId,
@@ -188,9 +188,11 @@ impl Rig {
             desk: Arc::clone(&desk) as Arc<dyn SessionDesk>,
             sockets: sockets.clone(),
             inbox: recv.inbox(),
-            encryption,
-            fec_percentage: 20,
-            max_bitrate_kbps: 1_000_000,
+            tuning: SharedTuning::new(Tuning {
+                encryption,
+                fec_percentage: 20,
+                max_bitrate_kbps: 1_000_000,
+            }),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

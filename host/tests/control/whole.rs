@@ -21,7 +21,7 @@ use punktfunk_host::encode::{EncodeError, EncodeSpec, Encoder, EncoderBackend, P
 use punktfunk_host::gamestream::recv::{self, MediaSockets, Patience, RecvHandle};
 use punktfunk_host::gamestream::rtsp::{self, RtspDoor};
 use punktfunk_host::gamestream::ticket::{TicketRequest, Tickets};
-use punktfunk_host::gamestream::{EncryptionPolicy, Ports};
+use punktfunk_host::gamestream::{EncryptionPolicy, Ports, SharedTuning, Tuning};
 use punktfunk_host::session::{
     App, AppId, ClientId, SessionDesk, SessionId, SessionOptions, Sessions, Sounds,
 };
@@ -135,9 +135,11 @@ impl Host {
             desk: Arc::clone(&sessions) as Arc<dyn SessionDesk>,
             sockets: sockets.clone(),
             inbox: recv.inbox(),
-            encryption: EncryptionPolicy::Offer,
-            fec_percentage: 20,
-            max_bitrate_kbps: 1_000_000,
+            tuning: SharedTuning::new(Tuning {
+                encryption: EncryptionPolicy::Offer,
+                fec_percentage: 20,
+                max_bitrate_kbps: 1_000_000,
+            }),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use punktfunk_core::media::Codec;
 use punktfunk_host::agent::Local;
 use punktfunk_host::capture::pattern::Behaviour;
+use punktfunk_host::config::{self, ConfigDesk, Layers};
 use punktfunk_host::display::pattern::PatternBackend;
 use punktfunk_host::display::{
     DisplayBackend, DisplayError, OutputSpec, ProbeReport, VirtualOutput,
@@ -99,6 +100,12 @@ impl Rig {
             store: store.clone(),
             sessions: sessions.clone(),
             examiner: Examiner::new("/bin/false".into(), vec![]),
+            settings: ConfigDesk::new(
+                Layers::default(),
+                store.clone(),
+                config::load(&Layers::default()),
+                |_| vec![],
+            ),
             status: Arc::new(move || StatusReport {
                 name: "box".to_owned(),
                 near: Some(at(ports.http)),

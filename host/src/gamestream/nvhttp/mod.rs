@@ -8,7 +8,6 @@
 //! Deliberately absent: `uniqueid` as an identity (most clients share one), waiting on the way to serverinfo (clients
 //! poll it and call a slow host offline).
 
-mod art;
 mod mac;
 mod pair;
 mod play;
@@ -30,7 +29,7 @@ use super::tls::ProvenCertificate;
 use crate::identity::Identity;
 use crate::pairing::PairingDesk;
 use crate::session::apps::test_card;
-use crate::session::{App, SessionDesk};
+use crate::session::{App, SessionDesk, art};
 use crate::store::{ClientId, Store};
 use pair::Attempts;
 
@@ -203,7 +202,9 @@ impl NvHttp {
     async fn app_asset(&self, query: &Query, rights: Rights) -> Reply {
         let id = query.number("appid");
         let app = self.apps_for(rights).into_iter().find(|app| Some(i64::from(app.id.0)) == id);
-        Reply::Png(art::of(app).await)
+        let store = self.parts.store.clone();
+        let picture = spawn_blocking(move || art::of(app.as_ref(), &store)).await;
+        Reply::Png(picture.unwrap_or_else(|_| art::of_nobody()))
     }
 
     // spec: gamestream 2.14
