@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
+use utoipa::ToSchema;
 
 use crate::store::{StoredApp, clean_name};
 
@@ -36,7 +37,7 @@ pub enum AppArt {
 }
 
 /// What an app runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AppDisplay {
     /// A headless Sway.

@@ -35,6 +35,14 @@ impl Problem {
         &self.detail
     }
 
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     pub(super) fn malformed(detail: impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }

@@ -7,6 +7,7 @@ mod events;
 mod landing;
 mod logs;
 mod machine;
+mod settings;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +31,10 @@ pub use logs::{LogGap, LogLevel, LogRecord, Logs};
 pub use machine::{
     Network, NetworkCondition, NetworkInterface, NetworkKind, NetworkRoute, Storage, StorageFolder,
     StoragePurpose, StorageRoom,
+};
+pub use settings::{
+    App, AppDefinition, Setting, SettingChanges, SettingKind, SettingLayer, SettingOrigin,
+    SettingTakesEffect,
 };
 
 /// An error (RFC 9457).

@@ -3,6 +3,7 @@
 //! Calls that may block - the store writes to the disk, ending a session waits for its threads - run on the blocking
 //! pool. Every route is added with [`allow`](super::guard::allow), which says who may call it.
 
+mod apps;
 pub(super) mod audit;
 mod claim;
 mod clients;
@@ -16,6 +17,7 @@ mod pairing;
 mod selftest;
 mod session;
 mod sessions;
+mod settings;
 mod status;
 mod storage;
 mod tokens;
@@ -30,7 +32,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::problem::{PROBLEM, Problem};
 use super::startup::Startup;
@@ -76,6 +78,8 @@ fn routes() -> OpenApiRouter<Startup> {
         .merge(pairing::routes())
         .merge(clients::routes())
         .merge(sessions::routes())
+        .merge(settings::routes())
+        .merge(apps::routes())
         .merge(doctor::routes())
         .merge(logs::routes())
         .merge(network::routes())
@@ -118,9 +122,7 @@ impl Modify for Security {
 
 /// An empty body is an empty object, so that `curl -X POST` does for calls without arguments.
 pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| {
-        Problem::new(rejection.status(), "malformed", rejection.body_text())
-    })?;
+    let body = whole(body)?;
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
     serde_json::from_slice(body).map_err(Problem::malformed)
 }
@@ -143,6 +145,22 @@ async fn as_problem(response: Response) -> Response {
         problem.headers_mut().insert(header::ALLOW, allow.clone());
     }
     problem
+}
+
+/// A body that has arrived and was not too large.
+pub(super) fn whole(body: Body) -> Result<Bytes, Problem> {
+    body.map_err(|rejection| Problem::new(rejection.status(), "malformed", rejection.body_text()))
+}
+
+/// Routes whose requests may be larger than others': up to this many bytes.
+pub(super) fn sized<S>(
+    max_bytes: usize,
+    (schemas, paths, router): UtoipaMethodRouter<S>,
+) -> UtoipaMethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    (schemas, paths, router.layer(DefaultBodyLimit::max(max_bytes)))
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
