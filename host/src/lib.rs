@@ -3,7 +3,7 @@
 //! Rooms, from the hardware up (an upper room may use a lower one, never the other way; a test reads the `use` lines):
 //! 0. below all: [`clock`]; [`logbook`], what was logged last; [`agent`], the hands of a session
 //! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`], [`listen`], [`machine`]
-//! 2. the line: [`stream`], [`pairing`], [`identity`], [`access`], [`config`]
+//! 2. the line: [`stream`], [`pairing`], [`identity`], [`access`], [`config`], [`backup`]
 //! 3. the owner: [`session`], [`health`]
 //! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
 //! 5. a client of our own: [`selftest`]
@@ -12,6 +12,7 @@
 pub mod access;
 pub mod agent;
 pub mod audio;
+pub mod backup;
 pub mod capture;
 pub mod cli;
 pub mod clock;

@@ -14,7 +14,6 @@ use punktfunk_core::media::{
     SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
-use punktfunk_host::config::{self, ConfigDesk, Layers};
 use punktfunk_host::health::Finding;
 use punktfunk_host::health::child::Examiner;
 use punktfunk_host::identity::Identity;
@@ -156,18 +155,10 @@ impl Host {
     fn serve(&self) -> Result<MgmtServer, MgmtError> {
         let _guard = self.runtime.enter();
         let handles = MgmtHandles {
-            desk: self.desk.clone(),
-            store: self.store.clone(),
-            sessions: Arc::clone(&self.sessions) as Arc<dyn SessionDesk>,
             status: Arc::new(report),
             // A check that crashes, whichever it is.
             examiner: Examiner::new("/bin/sh".into(), vec!["-c".into(), "kill -ABRT $$".into()]),
-            settings: ConfigDesk::new(
-                Layers::default(),
-                self.store.clone(),
-                config::load(&Layers::default()),
-                |_| vec![],
-            ),
+            ..MgmtHandles::bare(self.desk.clone(), self.store.clone(), self.sessions.clone())
         };
         MgmtServer::start(
             &MgmtOptions { socket: self.socket.clone(), owner_uid: None, appliance: false },

@@ -1,4 +1,4 @@
-//! What the owner sets, through the real router over the local socket: settings, apps, pictures.
+//! What the owner sets, through the real router over the local socket: settings, apps, pictures, backups.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 use punktfunk_core::media::Codec;
 use punktfunk_host::agent::Local;
+use punktfunk_host::backup::{Backups, Strength};
 use punktfunk_host::config::{self, ConfigDesk, Layers, NotOffered};
 use punktfunk_host::display::DisplayBackend;
 use punktfunk_host::display::pattern::PatternBackend;
 use punktfunk_host::encode::x264::X264Backend;
-use punktfunk_host::health::child::Examiner;
-use punktfunk_host::mgmt::wire::StatusReport;
+use punktfunk_host::identity::Identity;
 use punktfunk_host::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, Startup};
 use punktfunk_host::pairing::{DeskMode, DeskOptions, PairingDesk};
 use punktfunk_host::session::apps::{LeftOut, app_id, of_config, offer};
 use punktfunk_host::session::{SessionDesk, SessionOptions, Sessions, Sounds, art};
-use punktfunk_host::store::Store;
+use punktfunk_host::store::{NewClient, Store};
 use serde_json::{Value, json};
 
 const PICTURE: &[u8] = include_bytes!("../assets/art/default.png");
@@ -101,16 +101,14 @@ impl Host {
             let reason = |LeftOut { title, reason }| NotOffered { title, reason };
             left_out.into_iter().map(reason).collect()
         });
+        let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
         let handles = MgmtHandles {
-            desk: PairingDesk::new(DeskOptions::new(DeskMode::Armed)),
-            store: self.store.clone(),
-            sessions: Arc::clone(&self.sessions) as Arc<dyn SessionDesk>,
-            status: Arc::new(StatusReport::default),
-            examiner: Examiner::new("/bin/false".into(), vec![]),
             settings,
+            backups: Backups::new(self.store.clone(), Strength { memory_kib: 8, passes: 1 }),
+            ..MgmtHandles::bare(desk, self.store.clone(), self.sessions.clone())
         };
-        let options =
-            MgmtOptions { socket: self.socket.clone(), owner_uid: None, appliance: false };
+        let socket = self.socket.clone();
+        let options = MgmtOptions { socket, owner_uid: None, appliance: false };
         let _guard = self.runtime.enter();
         self.server = Some(MgmtServer::start(&options, Startup::complete(handles)).unwrap());
     }
@@ -313,4 +311,82 @@ fn pictures_are_checked_kept_and_told_apart() {
     host.get("/apps/1/art").is_problem(404, "unknown-app", "number");
     host.get("/apps/x/art").is_problem(400, "malformed", "");
     assert!(art::of(Some(&app), &host.store) == OTHER_PICTURE);
+}
+
+fn restore(host: &Host, passphrase: &str, backup: &[u8]) -> Answer {
+    let mut body = serde_json::to_vec(&json!({ "passphrase": passphrase })).unwrap();
+    body.push(b'\n');
+    body.extend_from_slice(backup);
+    host.ask_with("POST", "/restore", "", &body)
+}
+
+#[test]
+fn a_backup_brings_settings_apps_and_devices_to_another_host() {
+    const PASSPHRASE: &str = "correct horse battery";
+    let old = Host::start("");
+    Identity::load_or_create(&old.store).unwrap();
+    let pair = |host: &Host, certificate: &[u8]| {
+        let new = NewClient {
+            certificate_der: certificate.to_vec(),
+            name: "TV".to_owned(),
+            remote: "10.0.0.5".parse().unwrap(),
+        };
+        host.store.add_client(new).unwrap().id
+    };
+    let television = pair(&old, b"television");
+    old.patch(&json!({"limits.sessions": 2}));
+    old.ask("PUT", "/apps/Mine", &json!({"display": "pattern"}));
+    let path = format!("/apps/{}/art", app_id("Mine").0);
+    // Larger than other requests may be, and so is the backup.
+    assert_eq!(old.ask_with("PUT", &path, "", PICTURE).status, 200);
+    let short = old.ask("POST", "/backup", &json!({"passphrase": "short"}));
+    short.is_problem(422, "unfit-passphrase", "12 characters");
+    let made = old.ask("POST", "/backup", &json!({"passphrase": PASSPHRASE}));
+    assert_eq!((made.status, made.header("cache-control").as_str()), (200, "no-store"));
+    let backup = made.body;
+    assert!(!backup.windows(10).any(|bytes| bytes == b"television" || bytes == b"sessions\":"));
+
+    let mut new = Host::start("");
+    Identity::load_or_create(&new.store).unwrap();
+    let before = new.store.identity().unwrap().unwrap().host_id;
+    let phone = pair(&new, b"phone");
+    restore(&new, "wrong horse battery", &backup).is_problem(422, "wrong-passphrase", "wrong");
+    let cut = restore(&new, PASSPHRASE, &backup[..backup.len() - 1]);
+    cut.is_problem(422, "wrong-passphrase", "changed");
+    restore(&new, PASSPHRASE, b"GIF89a").is_problem(422, "no-backup", "no backup");
+    new.ask_with("POST", "/restore", "", b"{}").is_problem(400, "malformed", "first line");
+    assert_eq!(new.store.identity().unwrap().unwrap().host_id, before);
+    assert!(new.store.client(phone).is_some());
+
+    let restored = restore(&new, PASSPHRASE, &backup);
+    let (status, told) = (restored.status, restored.json());
+    assert_eq!(
+        (status, &told),
+        (
+            200,
+            &json!({
+                "made_by": env!("CARGO_PKG_VERSION"), "host_key": true, "console_key": false,
+                "settings": 1, "apps": 1, "clients": 1, "client_policies": 0,
+                "clients_removed": 1, "restart_needed": true,
+            })
+        )
+    );
+    assert_eq!(
+        new.store.client(phone),
+        None,
+        "a device that is not in the backup is still trusted"
+    );
+    assert_eq!(new.setting("limits.sessions")["value"], 4);
+    new.restart();
+    assert_eq!(new.setting("limits.sessions")["value"], 2);
+    assert!(new.get(&path).body == PICTURE);
+    let own = old.store.identity().unwrap().unwrap();
+    let brought = new.store.identity().unwrap().unwrap();
+    assert_eq!((own.host_id, &*own.private_key_der), (brought.host_id, &*brought.private_key_der));
+    // The store itself takes its list of trusted devices up when it is opened.
+    let Host { folder, store, sessions, server, runtime, .. } = new;
+    runtime.block_on(server.unwrap().stop());
+    drop((store, sessions, runtime));
+    let store = Store::open(&folder.path().join("state")).unwrap();
+    assert!(store.client(television).is_some() && store.client(phone).is_none());
 }

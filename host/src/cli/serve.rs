@@ -26,6 +26,7 @@ use super::agents::Agents;
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Doors, Memory};
 use super::rooms::Rooms;
+use crate::backup::{Backups, Strength};
 use crate::config::{self, Config, ConfigDesk, Encryption, Layers, Loaded, NotOffered};
 use crate::discovery::{self, Announcement, DiscoveryError, DiscoveryOptions};
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, SharedTuning};
@@ -308,7 +309,6 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     .await?;
     let handles = MgmtHandles {
         desk: pairing,
-        store,
         sessions: sessions.clone(),
         status: {
             let (status, sessions) = (Arc::clone(&status), Arc::clone(&sessions));
@@ -324,6 +324,8 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
         },
         examiner,
         settings,
+        backups: Backups::new(store.clone(), Strength::default()),
+        store,
     };
     Ok(Host { door, announcement, sessions, status, handles, state_dir, told })
 }

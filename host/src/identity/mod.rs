@@ -72,7 +72,11 @@ impl Identity {
         Self::from_stored(made)
     }
 
-    fn from_stored(stored: StoredIdentity) -> Result<Self, IdentityError> {
+    /// What lies in a store or a backup, if it is an identity.
+    ///
+    /// # Errors
+    /// [`IdentityError::Damaged`] says what is wrong with it.
+    pub fn from_stored(stored: StoredIdentity) -> Result<Self, IdentityError> {
         let damaged = |what| IdentityError::Damaged { what };
         let key = RsaKeyPair::from_pkcs8(&stored.private_key_der)
             .map_err(|_| damaged("the private key cannot be read"))?;

@@ -36,7 +36,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::guard::{Caller, Standing};
 use self::socket::BoundSocket;
-use crate::config::ConfigDesk;
+use crate::backup::{Backups, Strength};
+use crate::config::{self, ConfigDesk, Layers};
 use crate::health::child::Examiner;
 use crate::pairing::PairingDesk;
 use crate::session::SessionDesk;
@@ -125,6 +126,25 @@ pub struct MgmtHandles {
     pub examiner: Examiner,
     /// What the owner sets in the console.
     pub settings: ConfigDesk,
+    /// Makes and restores backups.
+    pub backups: Backups,
+}
+
+impl MgmtHandles {
+    /// Of a host with nothing but these rooms: it has built-in settings, no check that can be made, and is no appliance.
+    pub fn bare(desk: PairingDesk, store: Store, sessions: Arc<dyn SessionDesk>) -> Self {
+        let layers = Layers::default();
+        let loaded = config::load(&layers);
+        Self {
+            desk,
+            sessions,
+            status: Arc::new(wire::StatusReport::default),
+            examiner: Examiner::new("/bin/false".into(), vec![]),
+            settings: ConfigDesk::new(layers, store.clone(), loaded, |_| vec![]),
+            backups: Backups::new(store.clone(), Strength::default()),
+            store,
+        }
+    }
 }
 
 /// The open door. Dropping it closes it at once and removes the socket; [`MgmtServer::stop`] lets requests end.

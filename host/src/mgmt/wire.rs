@@ -3,6 +3,7 @@
 //! Times are microseconds of the host's monotonic clock where a name ends in `_us`, seconds since 1970 where it ends
 //! in `_at`. Fields are only ever added.
 
+mod backup;
 mod events;
 mod landing;
 mod logs;
@@ -27,6 +28,7 @@ pub use events::{Event, SessionNews, Topic};
 pub use landing::{Health, Landing, Stage};
 mod access;
 pub use access::*;
+pub use backup::{BackupRequest, Restored};
 pub use logs::{LogGap, LogLevel, LogRecord, Logs};
 pub use machine::{
     Network, NetworkCondition, NetworkInterface, NetworkKind, NetworkRoute, Storage, StorageFolder,

@@ -12,6 +12,7 @@ mod access;
 mod app;
 mod client;
 mod console;
+mod copy;
 mod folder;
 mod schema;
 mod setting;
@@ -35,6 +36,7 @@ pub use access::{
 pub use app::{MAX_ART_TOTAL_BYTES, StoredApp};
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
 pub use console::StoredConsole;
+pub use copy::{COPIED_TABLES, Cell, StoreCopy, TableCopy};
 
 /// As many clients as one host remembers.
 pub const MAX_CLIENTS: usize = 512;

@@ -60,6 +60,8 @@ const TABLE: &[(&str, &str)] = &[
     ("PATCH /settings", "manage"),
     ("POST /settings/reset", "manage"),
     ("DELETE /settings/{key}", "manage"),
+    ("POST /backup", "owner"),
+    ("POST /restore", "owner"),
     ("POST /selftest", "local"),
     ("POST /selftest/{client}", "local"),
     ("DELETE /selftest/{client}", "local"),

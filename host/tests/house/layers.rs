@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("pairing", 2),
     ("identity", 2),
     ("access", 2),
+    ("backup", 2),
     ("config", 2),
     ("session", 3),
     ("health", 3),

@@ -9,14 +9,12 @@ use std::time::Duration;
 use punktfunk_core::media::Codec;
 use punktfunk_host::agent::Local;
 use punktfunk_host::capture::pattern::Behaviour;
-use punktfunk_host::config::{self, ConfigDesk, Layers};
 use punktfunk_host::display::pattern::PatternBackend;
 use punktfunk_host::display::{
     DisplayBackend, DisplayError, OutputSpec, ProbeReport, VirtualOutput,
 };
 use punktfunk_host::encode::x264::X264Backend;
 use punktfunk_host::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports};
-use punktfunk_host::health::child::Examiner;
 use punktfunk_host::identity::Identity;
 use punktfunk_host::mgmt::wire::StatusReport;
 use punktfunk_host::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, Startup};
@@ -96,21 +94,12 @@ impl Rig {
         let door = Door::open(&options, parts).unwrap();
         let ports = door.ports();
         let handles = MgmtHandles {
-            desk: desk.clone(),
-            store: store.clone(),
-            sessions: sessions.clone(),
-            examiner: Examiner::new("/bin/false".into(), vec![]),
-            settings: ConfigDesk::new(
-                Layers::default(),
-                store.clone(),
-                config::load(&Layers::default()),
-                |_| vec![],
-            ),
             status: Arc::new(move || StatusReport {
                 name: "box".to_owned(),
                 near: Some(at(ports.http)),
                 ..StatusReport::default()
             }),
+            ..MgmtHandles::bare(desk.clone(), store.clone(), sessions.clone())
         };
         let mgmt = MgmtOptions { socket: socket.clone(), owner_uid: None, appliance: false };
         let open = Some((door, MgmtServer::start(&mgmt, Startup::complete(handles)).unwrap()));

@@ -5,6 +5,7 @@
 
 mod apps;
 pub(super) mod audit;
+mod backup;
 mod claim;
 mod clients;
 mod doctor;
@@ -80,6 +81,7 @@ fn routes() -> OpenApiRouter<Startup> {
         .merge(sessions::routes())
         .merge(settings::routes())
         .merge(apps::routes())
+        .merge(backup::routes())
         .merge(doctor::routes())
         .merge(logs::routes())
         .merge(network::routes())
