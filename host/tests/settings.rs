@@ -390,3 +390,22 @@ fn a_backup_brings_settings_apps_and_devices_to_another_host() {
     let store = Store::open(&folder.path().join("state")).unwrap();
     assert!(store.client(television).is_some() && store.client(phone).is_none());
 }
+
+#[test]
+fn the_document_has_every_method_of_a_path() {
+    let document = serde_json::to_value(punktfunk_host::mgmt::document()).unwrap();
+    for (path, methods) in [
+        ("/settings", ["get", "patch"].as_slice()),
+        ("/settings/{key}", &["delete"]),
+        ("/settings/reset", &["post"]),
+        ("/apps/{title}", &["put", "delete"]),
+        ("/apps/{id}/art", &["get", "put"]),
+        ("/backup", &["post"]),
+        ("/restore", &["post"]),
+    ] {
+        let item = &document["paths"][format!("/api/v1{path}")];
+        for method in methods {
+            assert!(item[method]["responses"].is_object(), "{method} {path} is not documented");
+        }
+    }
+}
