@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may end where it stands")]
 
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -31,7 +31,7 @@ use punktfunk_host::session::{
     App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionInfo, SessionOptions,
     Sessions, Sounds, apps,
 };
-use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
+use punktfunk_host::stream::{EndReason, LineAbout, StreamLine, StreamSpec};
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -404,6 +404,15 @@ impl World {
             audio: Box::new(NoSound),
             audio_socket: socket,
             tos: (0, 0),
+            about: LineAbout {
+                protocol: "a test",
+                remote: IpAddr::from([127, 0, 0, 1]),
+                asked_bitrate_kbps: 9_000,
+                fec_percentage: 20,
+                control_encrypted: true,
+                video_encrypted: false,
+                audio_encrypted: false,
+            },
             on_end: Box::new(move |reason| tell.send(reason).unwrap_or_default()),
         };
         (spec, line, ended)

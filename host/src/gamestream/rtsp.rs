@@ -31,7 +31,7 @@ use crate::audio::{AudioSpec, SAMPLE_RATE};
 use crate::clock;
 use crate::encode::EncodeSpec;
 use crate::session::{SessionDesk, SessionError, StreamGrant};
-use crate::stream::{StreamLine, StreamSpec};
+use crate::stream::{LineAbout, StreamLine, StreamSpec};
 
 /// How long a connection may take for its request.
 const IDLE: Duration = Duration::from_secs(15);
@@ -207,7 +207,7 @@ impl RtspDoor {
     ) -> Option<Vec<u8>> {
         let door = Arc::clone(self);
         let work = move || {
-            let grant = match door.prepare_blocking(&preparation) {
+            let grant = match door.prepare_blocking(&preparation, remote.ip()) {
                 Ok(grant) => Some(grant),
                 Err(error) => {
                     tracing::warn!(%remote, %error, "a stream could not be prepared");
@@ -225,7 +225,11 @@ impl RtspDoor {
         }
     }
 
-    fn prepare_blocking(&self, preparation: &Preparation) -> Result<StreamGrant, PrepareError> {
+    fn prepare_blocking(
+        &self,
+        preparation: &Preparation,
+        remote: IpAddr,
+    ) -> Result<StreamGrant, PrepareError> {
         let announced = &preparation.announced;
         let tuning = self.tuning.now();
         let video = video_sender(preparation, tuning)?;
@@ -258,6 +262,16 @@ impl RtspDoor {
             })),
             audio_socket: Arc::clone(&self.sockets.audio),
             tos: (if mark_video { TOS_VIDEO } else { 0 }, if mark_audio { TOS_AUDIO } else { 0 }),
+            about: LineAbout {
+                protocol: "GameStream",
+                remote: remote.to_canonical(),
+                asked_bitrate_kbps: announced.bitrate_kbps,
+                fec_percentage: tuning.fec_percentage,
+                // Messages in clear are dropped.
+                control_encrypted: true,
+                video_encrypted: announced.encryption.video,
+                audio_encrypted: announced.encryption.audio,
+            },
             on_end: Box::new(move |reason| inbox.ended(id, reason)),
         };
         tracing::info!(

@@ -7,6 +7,7 @@ use punktfunk_core::line::AudioSender;
 use punktfunk_core::media::OpusPacket;
 use punktfunk_core::time::Timestamp;
 
+use super::counts::bump;
 use super::links::Links;
 use super::send::Outlet;
 use crate::audio::opus::OpusEncoder;
@@ -52,5 +53,6 @@ pub(super) fn run(links: &Links, sounding: Sounding) {
         if let Err(reason) = sent {
             return links.end(reason);
         }
+        bump(&links.counters.audio_packets);
     }
 }

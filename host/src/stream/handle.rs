@@ -3,10 +3,12 @@
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use punktfunk_core::media::FrameIndex;
 
 use super::audio::Sounding;
+use super::counts::{Counts, bump};
 use super::encode::Encoding;
 use super::links::{Links, spawn};
 use super::send::{Outlet, Sending};
@@ -84,6 +86,11 @@ pub struct StreamHandle {
 }
 
 impl StreamHandle {
+    /// What was counted beside the frames since the stream began.
+    pub fn counts(&self) -> Counts {
+        self.links.counters.read()
+    }
+
     /// Waits until the threads have ended. It does not end the stream: call [`StreamControl::stop`] for that. Called by
     /// two threads at once, one of them may return early.
     pub fn join(&self) {
@@ -101,10 +108,12 @@ impl StreamHandle {
 
 impl StreamControl for StreamHandle {
     fn request_idr(&self) {
+        bump(&self.links.counters.idr_requests);
         self.links.encode.look(|inbox| inbox.idr_wanted = true);
     }
 
     fn invalidate(&self, first: FrameIndex, last: FrameIndex) {
+        bump(&self.links.counters.invalidations);
         self.links.encode.look(|inbox| {
             // Frames between two losses depend on the first of them, so one range says it all.
             inbox.lost = Some(match inbox.lost {
@@ -124,6 +133,14 @@ impl StreamControl for StreamHandle {
 
     fn stop(&self, reason: EndReason) {
         self.links.end(reason);
+    }
+
+    fn note_loss(&self, missing: u16) {
+        self.links.counters.note_loss(missing);
+    }
+
+    fn note_round_trip(&self, round_trip: Duration) {
+        self.links.counters.note_round_trip(round_trip);
     }
 }
 

@@ -16,6 +16,7 @@ use punktfunk_core::media::{
 };
 use punktfunk_core::time::Timestamp;
 
+use super::counts::Counters;
 use super::mailbox::Mailbox;
 use super::{EndReason, Peer};
 use crate::capture::CapturedFrame;
@@ -36,6 +37,7 @@ pub(super) struct Links {
     pub(super) encode: Mailbox<EncodeInbox>,
     pub(super) send: Mailbox<SendInbox>,
     pub(super) audio: Mailbox<AudioInbox>,
+    pub(super) counters: Counters,
     traces: SyncSender<FrameTrace>,
     reason: OnceLock<EndReason>,
     on_end: Mutex<Option<OnEnd>>,
@@ -100,6 +102,7 @@ impl Links {
                 closed: false,
             }),
             audio: Mailbox::new(AudioInbox { peer: audio_peer }),
+            counters: Counters::default(),
             traces,
             reason: OnceLock::new(),
             on_end: Mutex::new(Some(on_end)),

@@ -11,6 +11,7 @@
 mod audio;
 mod cadence;
 mod capture;
+mod counts;
 mod encode;
 mod handle;
 mod links;
@@ -22,10 +23,12 @@ pub mod udp;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use punktfunk_core::line::{AudioSender, FrameSender};
 use punktfunk_core::media::{FrameIndex, FrameTrace};
 
+pub use self::counts::Counts;
 pub use self::handle::{Prepared, StreamHandle, prepare};
 use crate::audio::{AudioError, AudioSource, AudioSpec};
 use crate::capture::FrameSource;
@@ -98,9 +101,30 @@ pub struct StreamLine {
     pub audio_socket: Arc<UdpSocket>,
     /// IP type-of-service byte to mark datagrams with, 0 = none: (video, audio).
     pub tos: (u8, u8),
+    /// What the owner may want to know of the line.
+    pub about: LineAbout,
     /// Called once, from any thread, when a started stream has ended for whatever reason and its threads have given
     /// everything back. Must not block.
     pub on_end: Box<dyn FnOnce(EndReason) + Send>,
+}
+
+/// A line in words and numbers, for the owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineAbout {
+    /// The protocol's name.
+    pub protocol: &'static str,
+    /// Where the client negotiated from.
+    pub remote: IpAddr,
+    /// The bitrate that the client asked for, as far as it is for coded video, in kbit/s.
+    pub asked_bitrate_kbps: u32,
+    /// Parity that is sent, in percent of the data.
+    pub fec_percentage: u8,
+    /// Messages of the control connection are encrypted.
+    pub control_encrypted: bool,
+    /// Video is encrypted.
+    pub video_encrypted: bool,
+    /// Sound is encrypted.
+    pub audio_encrypted: bool,
 }
 
 /// What the client negotiated.
@@ -154,4 +178,8 @@ pub trait StreamControl: Send + Sync {
     fn set_audio_peer(&self, peer: Peer);
     /// Begins to end the stream; `on_end` is called when it has ended.
     fn stop(&self, reason: EndReason);
+    /// The client reports a block of which so many datagrams were missing. Only counted.
+    fn note_loss(&self, _missing: u16) {}
+    /// There and back takes so long at the moment. Only noted.
+    fn note_round_trip(&self, _round_trip: Duration) {}
 }

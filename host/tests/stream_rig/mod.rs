@@ -6,7 +6,7 @@
 )]
 
 use std::collections::VecDeque;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,9 @@ use punktfunk_host::audio::{AudioError, AudioSource, AudioSpec};
 use punktfunk_host::capture::{CaptureError, CapturedFrame, FramePool, FrameSource, PixelFormat};
 use punktfunk_host::clock;
 use punktfunk_host::encode::{EncodeError, EncodeSpec, Encoder, EncoderBackend, PictureRequest};
-use punktfunk_host::stream::{self, EndReason, StreamHandle, StreamLine, StreamParts, StreamSpec};
+use punktfunk_host::stream::{
+    self, EndReason, LineAbout, StreamHandle, StreamLine, StreamParts, StreamSpec,
+};
 
 /// Longer than anything here takes; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -341,6 +343,15 @@ pub(crate) fn line(sender: &Arc<SenderScript>, on_end: Sender<EndReason>) -> Str
         audio: Box::new(PlainAudio),
         audio_socket: socket("[::]:0"),
         tos: (0, 0),
+        about: LineAbout {
+            protocol: "a test",
+            remote: IpAddr::from([127, 0, 0, 1]),
+            asked_bitrate_kbps: 9_000,
+            fec_percentage: 20,
+            control_encrypted: true,
+            video_encrypted: false,
+            audio_encrypted: false,
+        },
         on_end: Box::new(move |reason| on_end.send(reason).unwrap()),
     }
 }

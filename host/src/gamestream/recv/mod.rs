@@ -665,6 +665,11 @@ impl Receiver {
             let Some(session) = self.sessions.get_mut(at) else { break };
             let silent = now.since(session.last_heard) >= self.patience.silence;
             let peer = session.peer;
+            if let (Phase::Streaming(control), Some(id)) = (&session.phase, peer)
+                && let Some(peer) = self.enet.get_peer(id)
+            {
+                control.note_round_trip(peer.round_trip_time());
+            }
             match &mut session.phase {
                 Phase::Opening { .. } | Phase::Streaming(_) if silent => {
                     session.leave("it was silent for too long");

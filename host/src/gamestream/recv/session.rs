@@ -146,6 +146,7 @@ impl Session {
             (ClientMessage::InvalidateFrames { first, last }, Some(control)) => {
                 control.invalidate(first, last);
             }
+            (ClientMessage::FecStatus(status), Some(control)) => control.note_loss(status.missing),
             (ClientMessage::Input(packet), _) => {
                 let sink = self.input.as_mut();
                 deliver(packet, sink, &mut self.input_lost, &mut self.unsupported, now);
