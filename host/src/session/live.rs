@@ -9,17 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use punktfunk_core::media::{FrameTrace, Mode};
+use punktfunk_core::time::Timestamp;
 use tracing::info;
 
+use super::figures::Tally;
 use super::programs::Programs;
+use super::pulse::{BEAT, Pulse};
 use super::sound::{Sound, Sounds};
 use super::state::{Action, Event, State, StreamNumber, step};
-use super::{App, PreparedStream, SessionError, SessionId, StreamGrant};
+use super::{App, PreparedStream, SessionError, SessionId, StreamDetails, StreamGrant};
 use crate::agent::{Agent, AgentStarter, ProfileNumber};
+use crate::clock;
 use crate::display::{DisplayBackend, OutputSpec, VirtualOutput};
 use crate::encode::EncoderBackend;
 use crate::stream::{
-    EndReason, Peer, Prepared, StreamControl, StreamHandle, StreamLine, StreamParts, StreamSpec,
+    Counts, EndReason, Peer, Prepared, StreamControl, StreamHandle, StreamLine, StreamParts,
+    StreamSpec,
 };
 
 /// How often the programs and the compositor are looked after.
@@ -46,6 +51,7 @@ pub(super) struct Making {
     /// The client's profile, if the session consists of programs; a test card needs nobody to start any.
     pub(super) profile: Option<ProfileNumber>,
     pub(super) view: Arc<Mutex<View>>,
+    pub(super) pulse: Pulse,
     pub(super) inbox: Receiver<Command>,
     pub(super) own_inbox: Sender<Command>,
 }
@@ -56,12 +62,27 @@ pub(super) struct View {
     pub(super) mode: Mode,
     pub(super) streaming: bool,
     pub(super) ended: Option<EndReason>,
+    pub(super) began_at: Timestamp,
+    pub(super) ended_at: Option<Timestamp>,
+    /// The stream that is prepared or runs, or the last one.
+    pub(super) stream: Option<StreamDetails>,
     pub(super) traces: VecDeque<FrameTrace>,
+    /// Of all its streams.
+    pub(super) tally: Tally,
 }
 
 impl View {
-    pub(super) fn new(mode: Mode) -> Self {
-        Self { mode, streaming: false, ended: None, traces: VecDeque::new() }
+    pub(super) fn new(mode: Mode, began_at: Timestamp) -> Self {
+        Self {
+            mode,
+            streaming: false,
+            ended: None,
+            began_at,
+            ended_at: None,
+            stream: None,
+            traces: VecDeque::new(),
+            tally: Tally::default(),
+        }
     }
 }
 
@@ -102,6 +123,12 @@ struct Session {
     traces: Option<Receiver<FrameTrace>>,
     agent: Option<Arc<dyn Agent>>,
     view: Arc<Mutex<View>>,
+    pulse: Pulse,
+    /// When it is told next.
+    beat_at: Timestamp,
+    /// When the newest stream began, and what was counted beside its frames.
+    stream_began: Timestamp,
+    counts: Counts,
     inbox: Receiver<Command>,
     own_inbox: Sender<Command>,
 }
@@ -134,6 +161,10 @@ impl Session {
             traces: None,
             agent,
             view: making.view,
+            pulse: making.pulse,
+            beat_at: Timestamp::ZERO,
+            stream_began: clock::now(),
+            counts: Counts::default(),
             inbox: making.inbox,
             own_inbox: making.own_inbox,
         })
@@ -152,6 +183,7 @@ impl Session {
             if let Some(event) = event {
                 self.advance(&mut state, event);
             }
+            self.beat(&state);
             if let State::Ended(reason) = state {
                 return self.close(reason);
             }
@@ -181,7 +213,10 @@ impl Session {
                 let _ = reply.send(outcome.map(|()| self.output.mode()));
                 None
             }
-            Command::Started(number, handle) => Some(Event::Started(number, handle)),
+            Command::Started(number, handle) => {
+                self.stream_began = clock::now();
+                Some(Event::Started(number, handle))
+            }
             Command::Released(number) => Some(Event::Released(number)),
             Command::StreamEnded(number, reason) => {
                 info!(?reason, "the stream has ended");
@@ -189,6 +224,23 @@ impl Session {
             }
             Command::End(reason) => Some(Event::End(reason)),
         }
+    }
+
+    /// Tells how it is doing, once a second and if anybody wants to know.
+    fn beat(&mut self, state: &State<Arc<StreamHandle>>) {
+        if let State::Streaming(_, handle) = state {
+            self.counts = handle.counts();
+        }
+        let now = clock::now();
+        if now < self.beat_at || !self.pulse.is_followed() {
+            return;
+        }
+        // From beat to beat, however late this thread looked; after a pause it begins anew.
+        let next = self.beat_at + BEAT;
+        self.beat_at = if next > now { next } else { now + BEAT };
+        let streaming = matches!(state, State::Prepared(_) | State::Streaming(..));
+        let view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pulse.tell(&view.traces, now, self.stream_began, (streaming, self.counts));
     }
 
     fn look_after(&mut self) -> Option<Event<Arc<StreamHandle>>> {
@@ -239,12 +291,14 @@ impl Session {
             }),
             ..line
         };
+        let details = StreamDetails { spec: spec.clone(), about: line.about };
         let sound = self.sound.source(&spec.audio);
         let encoder = Arc::clone(&self.encoder);
         let parts = StreamParts { spec, frames, encoder, sound, line, traces };
         let prepared =
             crate::stream::prepare(parts).map_err(|error| refuse(with_sources(&error)))?;
         self.traces = Some(taken);
+        self.see(|view| view.stream = Some(details));
         let opened = Opened {
             number,
             prepared: Some(prepared),
@@ -282,6 +336,7 @@ impl Session {
             return;
         }
         self.see(|view| {
+            taken.iter().for_each(|trace| view.tally.add(trace));
             view.traces.extend(taken);
             let surplus = view.traces.len().saturating_sub(TRACES_KEPT);
             view.traces.drain(..surplus);
@@ -302,7 +357,9 @@ impl Session {
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
             view.streaming = false;
             view.ended = Some(reason.clone());
+            view.ended_at = Some(clock::now());
         }
+        self.pulse.end(&reason);
         // Streams that started while all this ended; one that starts from here on finds the end in the view.
         for command in self.inbox.try_iter() {
             if let Command::Started(_, handle) = command {

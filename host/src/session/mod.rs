@@ -5,21 +5,25 @@
 
 pub mod apps;
 pub mod art;
+pub mod figures;
 mod live;
 mod programs;
+mod pulse;
 mod sound;
 mod state;
 mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use punktfunk_core::media::{Codec, FrameTrace, Mode};
 
 use crate::config::AppArt;
 use crate::input::InputSink;
-use crate::stream::{EndReason, Peer, StreamControl, StreamLine, StreamSpec};
+use crate::stream::{EndReason, LineAbout, Peer, StreamControl, StreamLine, StreamSpec};
 
 pub use crate::store::ClientId;
+pub use pulse::{Follower, LiveFigures};
 pub use sound::{CardSound, Sounds};
 pub use table::{Profiles, SessionOptions, Sessions};
 
@@ -76,6 +80,26 @@ pub struct SessionInfo {
     pub streaming: bool,
     /// Why it ended, if it has.
     pub ended: Option<EndReason>,
+}
+
+/// More of a session, for whoever looks at this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionDetails {
+    /// What is said of each.
+    pub info: SessionInfo,
+    /// How long it has run, or ran.
+    pub age: Duration,
+    /// Its stream, or its last one.
+    pub stream: Option<StreamDetails>,
+}
+
+/// What a stream was set up with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamDetails {
+    /// What the client negotiated, as far as it was granted.
+    pub spec: StreamSpec,
+    /// The line.
+    pub about: LineAbout,
 }
 
 /// Why a session or a stream could not be had. The text says what happened and what to do.
@@ -192,6 +216,27 @@ pub trait SessionDesk: Send + Sync {
 
     /// The newest frame traces of a session, oldest first; also of one that has ended a short while ago.
     fn traces(&self, session: SessionId) -> Vec<FrameTrace>;
+
+    /// More of one session, also of one that has ended a short while ago.
+    fn details(&self, session: SessionId) -> Option<SessionDetails> {
+        let info = self.sessions().into_iter().find(|info| info.id == session)?;
+        Some(SessionDetails { info, age: Duration::ZERO, stream: None })
+    }
+
+    /// How a session is doing, once a second; `None` if there is no such session, or it has no figures. The last of them
+    /// say why it ended.
+    fn follow(&self, _session: SessionId) -> Option<Follower> {
+        None
+    }
+
+    /// Ends this session and no other: stream, app and output. Blocks until all is gone; gives back what it was, or
+    /// nothing if it does not run.
+    fn end(&self, session: SessionId) -> Option<SessionInfo> {
+        let runs = |info: &SessionInfo| info.id == session && info.ended.is_none();
+        let info = self.sessions().into_iter().find(runs)?;
+        self.quit(info.client);
+        Some(SessionInfo { streaming: false, ended: Some(EndReason::Quit), ..info })
+    }
 
     /// Ends every session; no new one can be started. Blocks until all is gone.
     fn shut_down(&self, reason: EndReason);

@@ -13,11 +13,14 @@ use punktfunk_core::media::{Codec, FrameTrace, Mode};
 use tracing::error;
 
 use super::live::{self, Command, Making, View};
+use super::pulse::{Follower, Pulse};
 use super::sound::Sounds;
 use super::{
-    App, AppId, ClientId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
+    App, AppId, ClientId, Running, SessionDesk, SessionDetails, SessionError, SessionId,
+    SessionInfo, StreamGrant,
 };
 use crate::agent::{AgentStarter, ProfileNumber};
+use crate::clock;
 use crate::display::DisplayBackend;
 use crate::encode::EncoderBackend;
 use crate::stream::{EndReason, StreamLine, StreamSpec};
@@ -80,6 +83,7 @@ struct Live {
     whose: Whose,
     app: App,
     view: Arc<Mutex<View>>,
+    pulse: Pulse,
     inbox: Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
@@ -209,7 +213,8 @@ impl Sessions {
         })?;
         let needs_agent = display.needs_agent() || !app.commands.is_empty();
         let profile = needs_agent.then(|| (self.options.profile)(client)).transpose();
-        let view = Arc::new(Mutex::new(View::new(mode)));
+        let view = Arc::new(Mutex::new(View::new(mode, clock::now())));
+        let pulse = Pulse::new();
         let (inbox, messages) = std::sync::mpsc::channel();
         let making = Making {
             id,
@@ -221,6 +226,7 @@ impl Sessions {
             agents: Arc::clone(&self.options.agents),
             profile: profile.map_err(refuse)?,
             view: Arc::clone(&view),
+            pulse: pulse.clone(),
             inbox: messages,
             own_inbox: inbox.clone(),
         };
@@ -231,7 +237,10 @@ impl Sessions {
             .spawn(move || span.in_scope(|| live::run(making, &ready)))
             .map_err(|error| refuse(format!("no thread could be started: {error}")))?;
         match answer.recv() {
-            Ok(Ok(_mode)) => Ok(Live { id, client, whose, app, view, inbox, thread: Some(thread) }),
+            Ok(Ok(_mode)) => {
+                let thread = Some(thread);
+                Ok(Live { id, client, whose, app, view, pulse, inbox, thread })
+            }
             Ok(Err(error)) => {
                 collect(thread);
                 Err(error)
@@ -289,7 +298,7 @@ impl SessionDesk for Sessions {
     fn running(&self, client: ClientId) -> Option<Running> {
         match self.table().by_client.get(&client)? {
             Entry::Live(live) => {
-                let view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
+                let view = live.view();
                 let (mode, streaming) = (view.mode, view.streaming);
                 Some(Running { session: live.id, app: live.app.id, mode, streaming })
             }
@@ -340,29 +349,43 @@ impl SessionDesk for Sessions {
 
     fn sessions(&self) -> Vec<SessionInfo> {
         let table = self.table();
-        let info = |live: &Live| {
-            let view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
-            SessionInfo {
-                id: live.id,
-                client: live.client,
-                self_test: live.whose == Whose::SelfTest,
-                app: live.app.title.clone(),
-                mode: view.mode,
-                streaming: view.streaming,
-                ended: view.ended.clone(),
+        table.all().map(|live| live.info(&live.view())).collect()
+    }
+
+    fn details(&self, session: SessionId) -> Option<SessionDetails> {
+        let table = self.table();
+        let live = table.all().find(|live| live.id == session)?;
+        let view = live.view();
+        Some(SessionDetails {
+            info: live.info(&view),
+            age: view.ended_at.unwrap_or_else(clock::now).since(view.began_at),
+            stream: view.stream.clone(),
+        })
+    }
+
+    fn follow(&self, session: SessionId) -> Option<Follower> {
+        self.table().all().find(|live| live.id == session).map(|live| live.pulse.follow())
+    }
+
+    fn end(&self, session: SessionId) -> Option<SessionInfo> {
+        let live = {
+            let mut table = self.table();
+            let client = table.live().find(|live| live.id == session)?.client;
+            match table.by_client.remove(&client) {
+                Some(Entry::Live(live)) => live,
+                _ => return None,
             }
         };
-        table.past.iter().chain(table.live()).map(info).collect()
+        let past = live.end(EndReason::Quit);
+        let info = past.info(&past.view());
+        self.table().remember(past);
+        Some(info)
     }
 
     fn traces(&self, session: SessionId) -> Vec<FrameTrace> {
         let table = self.table();
-        let Some(live) = table.past.iter().chain(table.live()).find(|live| live.id == session)
-        else {
-            return vec![];
-        };
-        let view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
-        view.traces.iter().copied().collect()
+        let Some(live) = table.all().find(|live| live.id == session) else { return vec![] };
+        live.view().traces.iter().copied().collect()
     }
 
     fn shut_down(&self, reason: EndReason) {
@@ -396,6 +419,11 @@ impl Table {
         })
     }
 
+    /// Those that have ended, oldest first, then those that run.
+    fn all(&self) -> impl Iterator<Item = &Live> {
+        self.past.iter().chain(self.live())
+    }
+
     /// Moves sessions that ended by themselves to the past.
     fn retire(&mut self) {
         let over = |entry: &Entry| match entry {
@@ -412,9 +440,11 @@ impl Table {
     }
 
     fn remember(&mut self, live: Live) {
-        let mut view = live.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = live.view();
         // A thread that ended without a word panicked.
-        view.ended.get_or_insert_with(|| EndReason::Bug("its thread panicked".to_owned()));
+        let bug = || EndReason::Bug("its thread panicked".to_owned());
+        live.pulse.end(view.ended.get_or_insert_with(bug));
+        view.ended_at.get_or_insert_with(clock::now);
         drop(view);
         self.past.push_back(live);
         while self.past.len() > PAST_KEPT {
@@ -424,6 +454,22 @@ impl Table {
 }
 
 impl Live {
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn info(&self, view: &View) -> SessionInfo {
+        SessionInfo {
+            id: self.id,
+            client: self.client,
+            self_test: self.whose == Whose::SelfTest,
+            app: self.app.title.clone(),
+            mode: view.mode,
+            streaming: view.streaming,
+            ended: view.ended.clone(),
+        }
+    }
+
     /// Ends the session and waits until all of it is gone.
     fn end(mut self, reason: EndReason) -> Self {
         // A session that has ended by itself takes no more messages, which is what is wanted.
