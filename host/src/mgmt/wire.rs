@@ -8,6 +8,7 @@ mod events;
 mod landing;
 mod logs;
 mod machine;
+mod session;
 mod settings;
 
 use std::fmt;
@@ -33,6 +34,10 @@ pub use logs::{LogGap, LogLevel, LogRecord, Logs};
 pub use machine::{
     Network, NetworkCondition, NetworkInterface, NetworkKind, NetworkRoute, Storage, StorageFolder,
     StoragePurpose, StorageRoom,
+};
+pub use session::{
+    ClientReport, DropCount, FrameCount, LatencySplit, Percentiles, SessionDetails, SessionEnded,
+    SessionFigures, StreamEncryption, StreamSetup, WindowFigures,
 };
 pub use settings::{
     App, AppDefinition, Setting, SettingChanges, SettingKind, SettingLayer, SettingOrigin,

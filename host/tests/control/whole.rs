@@ -34,7 +34,7 @@ const CARD: AppId = AppId(1);
 const HOST_FAILED: (u16, [u8; 4]) = (0x0109, [0x80, 0x03, 0x00, 0x25]);
 /// The width that is asked for by clients whose encoder is to break.
 const DOOMED_WIDTH: u32 = 320;
-const WIDTH: u32 = 256;
+pub(crate) const WIDTH: u32 = 256;
 
 /// How the encoders of doomed clients end, once they are to.
 #[derive(Clone, Copy, PartialEq)]
@@ -92,19 +92,19 @@ impl Encoder for Doomed {
 }
 
 /// A host without HTTP: its launches are made by the test.
-struct Host {
-    sessions: Arc<Sessions>,
+pub(crate) struct Host {
+    pub(crate) sessions: Arc<Sessions>,
     tickets: Arc<Tickets>,
     sockets: MediaSockets,
     rtsp: SocketAddr,
     recv: Option<RecvHandle>,
     keys: u8,
-    runtime: tokio::runtime::Runtime,
-    _folder: tempfile::TempDir,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Host {
-    fn start(encoder: Arc<dyn EncoderBackend>) -> Self {
+    pub(crate) fn start(encoder: Arc<dyn EncoderBackend>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let display: Arc<dyn DisplayBackend> = Arc::new(PatternBackend::default());
         let card = App {
@@ -150,11 +150,11 @@ impl Host {
         let rtsp = listener.local_addr().unwrap();
         runtime.spawn(rtsp::serve(listener, door));
         let recv = Some(recv);
-        Self { sessions, tickets, sockets, rtsp, recv, keys: 0, runtime, _folder: folder }
+        Self { sessions, tickets, sockets, rtsp, recv, keys: 0, runtime, folder }
     }
 
     /// Launches the Test card for a client and plays it.
-    fn play(&mut self, client: u8, width: u32) -> Playing {
+    pub(crate) fn play(&mut self, client: u8, width: u32) -> Playing {
         let (client, remote) = (ClientId([client; 32]), IpAddr::from([127, 0, 0, 1]));
         let mode = Mode::new(width, 144, 60_000).unwrap();
         let session = self.sessions.launch(client, CARD, mode).unwrap().session;
@@ -204,21 +204,21 @@ impl Drop for Host {
 }
 
 /// A client that plays.
-struct Playing {
-    session: SessionId,
-    player: Player,
+pub(crate) struct Playing {
+    pub(crate) session: SessionId,
+    pub(crate) player: Player,
     _video: UdpSocket,
     /// So many traces are of streams before this one.
     since: usize,
 }
 
 impl Playing {
-    fn traces(&self, host: &Host) -> Vec<FrameTrace> {
+    pub(crate) fn traces(&self, host: &Host) -> Vec<FrameTrace> {
         host.traces(self.session).split_off(self.since)
     }
 
     /// Talks on until the traces of the stream are as wanted.
-    fn until(&mut self, host: &Host, what: &str, done: impl Fn(&[FrameTrace]) -> bool) {
+    pub(crate) fn until(&mut self, host: &Host, what: &str, done: impl Fn(&[FrameTrace]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(&self.traces(host)) {
             assert!(Instant::now() < deadline, "{what}");
@@ -228,7 +228,7 @@ impl Playing {
 }
 
 /// The frames that went out: (number, kind).
-fn sent(traces: &[FrameTrace]) -> impl Iterator<Item = (u32, FrameKind)> {
+pub(crate) fn sent(traces: &[FrameTrace]) -> impl Iterator<Item = (u32, FrameKind)> {
     traces.iter().filter_map(|trace| match trace.fate {
         FrameFate::Sent { index, kind, .. } => Some((index.0, kind)),
         FrameFate::Dropped(_) => None,
@@ -236,7 +236,7 @@ fn sent(traces: &[FrameTrace]) -> impl Iterator<Item = (u32, FrameKind)> {
 }
 
 /// Nothing that was encoded was lost, and every number is there.
-fn assert_undisturbed(traces: &[FrameTrace]) {
+pub(crate) fn assert_undisturbed(traces: &[FrameTrace]) {
     let lost = |trace: &&FrameTrace| {
         let reasons = [DropReason::Unsendable, DropReason::StreamEnded];
         matches!(trace.fate, FrameFate::Dropped(reason) if reasons.contains(&reason))
