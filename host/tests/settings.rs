@@ -366,7 +366,7 @@ fn a_backup_brings_settings_apps_and_devices_to_another_host() {
             200,
             &json!({
                 "made_by": env!("CARGO_PKG_VERSION"), "host_key": true, "console_key": false,
-                "settings": 1, "apps": 1, "clients": 1, "client_policies": 0,
+                "settings": 1, "apps": 1, "clients": 1, "client_policies": 1,
                 "clients_removed": 1, "restart_needed": true,
             })
         )

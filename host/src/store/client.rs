@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{MAX_NAME_CHARS, MAX_PROFILES};
+use super::{MAX_NAME_CHARS, MAX_PROFILES, Policy};
 
 /// A paired client: the SHA-256 of its certificate's DER bytes. Written as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +89,8 @@ pub struct PairedClient {
     pub last_seen_at: u64,
     /// Where it was last seen.
     pub remote: Option<IpAddr>,
+    /// What it may do, and until when.
+    pub policy: Policy,
 }
 
 impl PairedClient {
@@ -101,6 +103,7 @@ impl PairedClient {
             paired_at: now,
             last_seen_at: now,
             remote: Some(remote),
+            policy: Policy::default(),
         }
     }
 }
@@ -118,6 +121,22 @@ pub fn clean_name(name: &str) -> Option<String> {
     (!clean.is_empty()).then(|| clean.to_owned())
 }
 
+/// The name, with a number behind it if others have it: two devices must not look alike in a list.
+pub(super) fn unique_name<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> String {
+    let taken: BTreeSet<&str> = others.collect();
+    let numbered = |number: usize| {
+        let number = number.to_string();
+        let stem: String = name.chars().take(MAX_NAME_CHARS - 1 - number.len()).collect();
+        format!("{} {number}", stem.trim_end())
+    };
+    // Among so many numbers one is free.
+    let free = (2..=taken.len() + 2).map(numbered).find(|name| !taken.contains(&**name));
+    match free {
+        Some(free) if taken.contains(name) => free,
+        _ => name.to_owned(),
+    }
+}
+
 /// Characters that reorder or hide text: two devices must not look alike in a list.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
@@ -127,7 +146,10 @@ pub(super) fn load_all(
     connection: &Connection,
 ) -> rusqlite::Result<HashMap<ClientId, PairedClient>> {
     connection
-        .prepare("SELECT certificate_der, name, paired_at, last_seen_at, remote FROM client")?
+        .prepare(
+            "SELECT certificate_der, name, paired_at, last_seen_at, remote, permissions, expires_at
+             FROM client LEFT JOIN client_policy ON client_policy.client = client.id",
+        )?
         .query_map([], from_row)?
         .map(|row| row.map(|client| (client.id, client)))
         .collect()
@@ -153,6 +175,7 @@ pub(super) fn insert(connection: &Connection, client: &PairedClient) -> rusqlite
 
 pub(super) fn delete(connection: &Connection, id: ClientId) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM client WHERE id = ?1", [id.0])?;
+    connection.execute("DELETE FROM client_policy WHERE client = ?1", [id.0])?;
     Ok(())
 }
 
@@ -209,5 +232,9 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<PairedClient> {
         last_seen_at: row.get::<_, i64>(3)?.try_into().unwrap_or(0),
         // Only shown; an address that cannot be read is an address nobody knows.
         remote: remote.and_then(|text| text.parse().ok()),
+        policy: match row.get::<_, Option<String>>(5)? {
+            Some(permissions) => Policy::read(&permissions, row.get(6)?),
+            None => Policy::default(),
+        },
     })
 }

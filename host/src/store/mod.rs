@@ -14,6 +14,8 @@ mod client;
 mod console;
 mod copy;
 mod folder;
+mod past;
+mod policy;
 mod schema;
 mod setting;
 
@@ -37,6 +39,8 @@ pub use app::{MAX_ART_TOTAL_BYTES, StoredApp};
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
 pub use console::StoredConsole;
 pub use copy::{COPIED_TABLES, Cell, StoreCopy, TableCopy};
+pub use past::{EndedSession, MAX_PAST_SESSIONS, PastSession};
+pub use policy::{MAX_EXPIRES_AT, Permission, Policy};
 
 /// As many clients as one host remembers.
 pub const MAX_CLIENTS: usize = 512;
@@ -264,8 +268,9 @@ impl Store {
         clients
     }
 
-    /// Trusts a client from now on; a client that was trusted already gets the new name. When this returns, the
-    /// pairing survives a loss of power and [`Self::paired_client_by_certificate`] knows it.
+    /// Trusts a client from now on; a client that was trusted already gets the new name, and if it was a guest whose time
+    /// is over, no new end. A name that another client has gets a number. When this returns, the pairing survives a loss
+    /// of power and [`Self::paired_client_by_certificate`] knows it.
     ///
     /// # Errors
     /// The certificate's length or the number of clients is over its limit, or the disk failed; the client is then
@@ -276,7 +281,8 @@ impl Store {
         if length == 0 || length > MAX_CERTIFICATE_BYTES {
             return Err(StoreError::CertificateLength { got: length });
         }
-        let client = PairedClient::from_new(new, unix_now());
+        let now = unix_now();
+        let mut client = PairedClient::from_new(new, now);
         // The connection is held until the set is changed too, so that the two always change in one order.
         let connection = self.connection();
         {
@@ -284,8 +290,20 @@ impl Store {
             if trusted.len() >= MAX_CLIENTS && !trusted.contains_key(&client.id) {
                 return Err(StoreError::TooManyClients { max: MAX_CLIENTS });
             }
+            let others = trusted.values().filter(|other| other.id != client.id);
+            client.name = client::unique_name(&client.name, others.map(|other| &*other.name));
+            if let Some(known) = trusted.get(&client.id) {
+                client.policy = known.policy;
+            }
         }
-        client::insert(&connection, &client).map_err(sql("remember a paired device"))?;
+        if client.policy.has_expired_at(now) {
+            client.policy.expires_at = None;
+        }
+        let doing = "remember a paired device";
+        let transaction = connection.unchecked_transaction().map_err(sql(doing))?;
+        client::insert(&transaction, &client).map_err(sql(doing))?;
+        policy::write(&transaction, client.id, &client.policy).map_err(sql(doing))?;
+        transaction.commit().map_err(sql(doing))?;
         self.inner
             .trusted
             .write()

@@ -82,6 +82,27 @@ fn names_and_visits_are_kept() {
 }
 
 #[test]
+fn two_devices_do_not_have_one_name() {
+    let (_parent, folder) = folder();
+    let store = Store::open(&folder).unwrap();
+    let long = "x".repeat(MAX_NAME_CHARS);
+    let names = [
+        ("one", "192.0.2.9"),
+        ("two", "192.0.2.9"),
+        ("three", "192.0.2.9"),
+        ("1", &long),
+        ("2", &long),
+    ]
+    .map(|(certificate, name)| {
+        store.add_client(new_client(certificate.as_bytes(), name)).unwrap().name
+    });
+    assert_eq!(names[..3], ["192.0.2.9", "192.0.2.9 2", "192.0.2.9 3"]);
+    assert_eq!(names[4], format!("{} 2", "x".repeat(MAX_NAME_CHARS - 2)));
+    // Who pairs again keeps its own.
+    assert_eq!(store.add_client(new_client(b"two", "192.0.2.9 2")).unwrap().name, "192.0.2.9 2");
+}
+
+#[test]
 fn visits_are_written_seldom() {
     let (_parent, folder) = folder();
     let store = Store::open(&folder).unwrap();
@@ -172,7 +193,7 @@ fn one_daemon_at_a_time() {
 
 /// What a later daemon might add: a column with a default, and a table.
 const LATER: &str = "
-ALTER TABLE client ADD COLUMN permissions INTEGER NOT NULL DEFAULT 7;
+ALTER TABLE client ADD COLUMN later INTEGER NOT NULL DEFAULT 7;
 CREATE TABLE later (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 ";
 /// A change that an older daemon must not meet.
@@ -193,7 +214,7 @@ fn an_older_daemon_opens_and_writes_a_newer_database() {
     assert!(newer.paired_client_by_certificate(b"by the older").is_some());
     let sum: i64 = newer
         .connection()
-        .query_row("SELECT sum(permissions) FROM client", [], |row| row.get(0))
+        .query_row("SELECT sum(later) FROM client", [], |row| row.get(0))
         .unwrap();
     assert_eq!(sum, 14, "the older daemon's row has the newer column's default");
 }
