@@ -28,9 +28,10 @@ use punktfunk_host::display::{
 use punktfunk_host::encode::{EncodeError, EncodeSpec, Encoder, EncoderBackend, PictureRequest};
 use punktfunk_host::input::{InputError, InputSink};
 use punktfunk_host::session::{
-    App, AppId, ClientId, SessionDesk, SessionError, SessionId, SessionInfo, SessionOptions,
-    Sessions, Sounds, apps,
+    App, AppId, ClientId, Register, SessionDesk, SessionError, SessionId, SessionInfo,
+    SessionOptions, Sessions, Sounds, apps,
 };
+use punktfunk_host::store::{NewClient, Policy, Store};
 use punktfunk_host::stream::{EndReason, LineAbout, StreamLine, StreamSpec};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -56,6 +57,55 @@ fn a_client_has_one_session_and_its_own_app_is_resumed() {
     assert_eq!(busy, SessionError::Busy { title: "Card".to_owned() });
     assert_eq!(world.desk.running(client(2)), None, "another client sees nothing of it");
     assert_eq!(world.desk.resume(client(2)), Err(SessionError::NotRunning));
+}
+
+/// What a client may is decided where its session and its input devices are made.
+#[test]
+fn a_client_does_what_the_owner_allows_and_no_longer_than_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state")).unwrap();
+    let pair = |certificate: &[u8]| {
+        let (certificate_der, name) = (certificate.to_vec(), "TV".to_owned());
+        let remote = IpAddr::from([10, 0, 0, 5]);
+        store.add_client(NewClient { certificate_der, name, remote }).unwrap().id
+    };
+    let (guest, watcher) = (pair(b"guest"), pair(b"watcher"));
+    let world = World::with(4, |desk| desk.with_register(Register::open(store.clone()).unwrap()));
+    let size = mode(640, 360);
+    assert_eq!(world.desk.launch(client(1), CARD, size), Err(SessionError::NotPaired));
+
+    // Somebody who only watches streams like everybody else, but its devices take nothing.
+    let policy = Policy { launch: true, input: false, expires_at: None };
+    store.set_policy(watcher, policy).unwrap();
+    for (who, takes_keys) in [(watcher, false), (guest, true)] {
+        let running = world.desk.launch(who, CARD, size).unwrap();
+        let (spec, line, _ended) = world.stream();
+        let mut grant = world.desk.prepare_stream(running.session, spec, line).unwrap();
+        let event = InputEvent::PointerMotion { dx: 1, dy: 1 };
+        assert_eq!(grant.input.apply(&event).is_ok(), takes_keys);
+    }
+    // Who may not launch comes back to what runs.
+    store.set_policy(watcher, Policy { launch: false, ..policy }).unwrap();
+    assert!(world.desk.launch(watcher, CARD, size).is_ok() && world.desk.resume(watcher).is_ok());
+    world.desk.quit(watcher);
+    assert_eq!(world.desk.launch(watcher, CARD, size), Err(SessionError::MayNotLaunch));
+
+    let session = world.desk.running(guest).unwrap().session;
+    store.set_policy(guest, Policy { expires_at: Some(1), ..Policy::default() }).unwrap();
+    world.until(|| world.desk.running(guest).is_none(), "a guest stays for ever");
+    assert_eq!(world.ended(session), Some(EndReason::GuestTimeOver));
+    for refused in [world.desk.launch(guest, CARD, size), world.desk.resume(guest)] {
+        assert!(matches!(refused, Err(SessionError::GuestTimeOver | SessionError::NotRunning)));
+    }
+    assert_eq!(world.desk.launch(guest, CARD, size), Err(SessionError::GuestTimeOver));
+    let test = world.desk.launch_self_test(client(8), size).unwrap();
+    assert_eq!(world.desk.resume(client(8)).unwrap().session, test.session, "it has a permit");
+    world.desk.quit(client(8));
+
+    world.desk.shut_down(EndReason::Shutdown);
+    let past: Vec<_> =
+        store.past_sessions(None, 9).unwrap().into_iter().map(|past| past.reason).collect();
+    assert_eq!(past, ["the device's time as a guest is over", "it was quit"]);
 }
 
 #[test]
@@ -287,6 +337,10 @@ struct World {
 
 impl World {
     fn new(max_sessions: usize) -> Self {
+        Self::with(max_sessions, |desk| desk)
+    }
+
+    fn with(max_sessions: usize, made: impl FnOnce(Sessions) -> Sessions) -> Self {
         let runtime = tempfile::tempdir().unwrap();
         let (outputs, kill_display, gate) = (Arc::default(), Arc::default(), Gate::default());
         let display: Arc<dyn DisplayBackend> = Arc::new(FakeDisplay {
@@ -325,6 +379,7 @@ impl World {
                 number => Ok(ProfileNumber(number.into())),
             }),
         });
+        let desk = made(desk);
         let media = UdpSocket::bind("127.0.0.1:0").unwrap();
         media.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { desk, agents, outputs, kill_display, gate, runtime, media }

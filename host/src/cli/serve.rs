@@ -37,7 +37,7 @@ use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{Always, MgmtHandles, SocketEnvironment, Stage, Startup, default_socket};
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
 use crate::session::apps::{LeftOut, of_config, offer};
-use crate::session::{App, SessionDesk, SessionOptions, Sessions, Sounds};
+use crate::session::{App, Register, SessionDesk, SessionOptions, Sessions, Sounds};
 use crate::store::Store;
 use crate::stream::EndReason;
 
@@ -263,7 +263,8 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
             .iter()
             .map(|app| format!("the app \"{}\" is not offered: {}", app.title, app.reason)),
     );
-    let sessions = Arc::new(Sessions::new(SessionOptions {
+    let register = Register::open(store.clone()).context("no thread for past sessions")?;
+    let sessions = Sessions::new(SessionOptions {
         apps: apps.clone(),
         displays: rooms.displays.clone(),
         encoder: Arc::clone(&rooms.encoder),
@@ -275,7 +276,8 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
             let store = store.clone();
             Box::new(move |client| store.profile_of(client).map_err(|error| error.to_string()))
         },
-    }));
+    });
+    let sessions = Arc::new(sessions.with_register(register));
 
     startup.next_step();
     let options = gamestream_options(&config);

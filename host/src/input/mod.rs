@@ -2,6 +2,7 @@
 //! datagram to the device without crossing a thread.
 
 mod keymap;
+pub mod nothing;
 pub mod recording;
 pub mod wlr;
 

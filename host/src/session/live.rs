@@ -15,6 +15,7 @@ use tracing::info;
 use super::figures::Tally;
 use super::programs::Programs;
 use super::pulse::{BEAT, Pulse};
+use super::register::Page;
 use super::sound::{Sound, Sounds};
 use super::state::{Action, Event, State, StreamNumber, step};
 use super::{App, PreparedStream, SessionError, SessionId, StreamDetails, StreamGrant};
@@ -22,6 +23,8 @@ use crate::agent::{Agent, AgentStarter, ProfileNumber};
 use crate::clock;
 use crate::display::{DisplayBackend, OutputSpec, VirtualOutput};
 use crate::encode::EncoderBackend;
+use crate::input::InputSink;
+use crate::input::nothing::NoInput;
 use crate::stream::{
     Counts, EndReason, Peer, Prepared, StreamControl, StreamHandle, StreamLine, StreamParts,
     StreamSpec,
@@ -52,6 +55,8 @@ pub(super) struct Making {
     pub(super) profile: Option<ProfileNumber>,
     pub(super) view: Arc<Mutex<View>>,
     pub(super) pulse: Pulse,
+    /// Where it is noted, and what its client may do; nothing is kept of the self-test.
+    pub(super) page: Option<Page>,
     pub(super) inbox: Receiver<Command>,
     pub(super) own_inbox: Sender<Command>,
 }
@@ -124,6 +129,7 @@ struct Session {
     agent: Option<Arc<dyn Agent>>,
     view: Arc<Mutex<View>>,
     pulse: Pulse,
+    page: Option<Page>,
     /// When it is told next.
     beat_at: Timestamp,
     /// When the newest stream began, and what was counted beside its frames.
@@ -162,6 +168,7 @@ impl Session {
             agent,
             view: making.view,
             pulse: making.pulse,
+            page: making.page,
             beat_at: Timestamp::ZERO,
             stream_began: clock::now(),
             counts: Counts::default(),
@@ -244,6 +251,9 @@ impl Session {
     }
 
     fn look_after(&mut self) -> Option<Event<Arc<StreamHandle>>> {
+        if self.page.as_ref().is_some_and(Page::time_is_over) {
+            return Some(Event::End(EndReason::GuestTimeOver));
+        }
         self.sound.check();
         let agent = self.agent.as_ref().map_or(Ok(()), |agent| agent.check());
         if let Err(error) = agent {
@@ -278,7 +288,12 @@ impl Session {
         let refuse = |reason: String| SessionError::Stream { reason };
         self.set_mode(spec.video.mode)?;
         let frames = self.output.open_capture().map_err(|error| refuse(with_sources(&error)))?;
-        let input = self.output.open_input().map_err(|error| refuse(with_sources(&error)))?;
+        let may_use_input = self.page.as_ref().is_none_or(Page::may_use_input);
+        let input: Box<dyn InputSink> = if may_use_input {
+            self.output.open_input().map_err(|error| refuse(with_sources(&error)))?
+        } else {
+            Box::new(NoInput)
+        };
         self.streams += 1;
         let number = StreamNumber(self.streams);
         let (traces, taken) = std::sync::mpsc::sync_channel(TRACES_IN_FLIGHT);
@@ -358,6 +373,9 @@ impl Session {
             view.streaming = false;
             view.ended = Some(reason.clone());
             view.ended_at = Some(clock::now());
+            if let Some(page) = &self.page {
+                page.note(&view, &reason);
+            }
         }
         self.pulse.end(&reason);
         // Streams that started while all this ended; one that starts from here on finds the end in the view.

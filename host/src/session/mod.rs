@@ -9,6 +9,7 @@ pub mod figures;
 mod live;
 mod programs;
 mod pulse;
+mod register;
 mod sound;
 mod state;
 mod table;
@@ -24,6 +25,7 @@ use crate::stream::{EndReason, LineAbout, Peer, StreamControl, StreamLine, Strea
 
 pub use crate::store::ClientId;
 pub use pulse::{Follower, LiveFigures};
+pub use register::{Register, Summary};
 pub use sound::{CardSound, Sounds};
 pub use table::{Profiles, SessionOptions, Sessions};
 
@@ -117,6 +119,15 @@ pub enum SessionError {
         /// What runs.
         title: String,
     },
+    /// The owner trusts this client no more.
+    #[error("this device is not paired with this host (any more); pair it anew")]
+    NotPaired,
+    /// The client was a guest.
+    #[error("this device's time as a guest is over; ask the owner of this host for more")]
+    GuestTimeOver,
+    /// The client may not start anything.
+    #[error("this device may not start apps on this host; its owner can allow it")]
+    MayNotLaunch,
     /// As many sessions run as this machine allows.
     #[error("{max} devices already play on this host, which is its limit")]
     Full {

@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::live::{self, Command, Making, View};
 use super::pulse::{Follower, Pulse};
+use super::register::{Page, Register};
 use super::sound::Sounds;
 use super::{
     App, AppId, ClientId, Running, SessionDesk, SessionDetails, SessionError, SessionId,
@@ -50,10 +51,11 @@ pub type Profiles = Box<dyn Fn(ClientId) -> Result<ProfileNumber, String> + Send
 
 /// The host's sessions.
 pub struct Sessions {
-    /// What it was made with; the two fields below hold what the owner may have changed since.
+    /// What it was made with; `apps` and `max_sessions` hold what the owner may have changed since.
     options: SessionOptions,
     apps: Mutex<Vec<App>>,
     max_sessions: AtomicUsize,
+    register: Option<Arc<Register>>,
     table: Mutex<Table>,
 }
 
@@ -84,6 +86,7 @@ struct Live {
     app: App,
     view: Arc<Mutex<View>>,
     pulse: Pulse,
+    page: Option<Page>,
     inbox: Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
@@ -96,7 +99,7 @@ impl Sessions {
     pub fn new(options: SessionOptions) -> Self {
         let apps = Mutex::new(options.apps.clone());
         let max_sessions = AtomicUsize::new(options.max_sessions);
-        Self { options, apps, max_sessions, table: Mutex::default() }
+        Self { options, apps, max_sessions, register: None, table: Mutex::default() }
     }
 
     /// What can be played from now on. Whoever plays an app that is gone plays on.
@@ -107,6 +110,20 @@ impl Sessions {
     /// How many clients may play at once from now on, at least 1. Those that play already play on.
     pub fn set_max_sessions(&self, max: usize) {
         self.max_sessions.store(max.max(1), Ordering::Relaxed);
+    }
+
+    /// The same, but clients do what the register says they may, and their sessions are noted in it.
+    #[must_use]
+    pub fn with_register(self, register: Register) -> Self {
+        Self { register: Some(Arc::new(register)), ..self }
+    }
+
+    /// Whether a client may come in; the self-test may, because its door has looked at its permit.
+    fn admit(&self, client: ClientId, whose: Whose, starts: bool) -> Result<(), SessionError> {
+        match (&self.register, whose) {
+            (Some(register), Whose::Owner) => register.admit(client, starts),
+            _ => Ok(()),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -121,7 +138,14 @@ impl Sessions {
     }
 
     /// Reserves a place for a new session, or finds the client's running one.
-    fn reserve(&self, client: ClientId, app: &App, whose: Whose) -> Result<Place, SessionError> {
+    /// `may_start` is asked before anything new is begun.
+    fn reserve(
+        &self,
+        client: ClientId,
+        app: &App,
+        whose: Whose,
+        may_start: impl FnOnce() -> Result<(), SessionError>,
+    ) -> Result<Place, SessionError> {
         let mut table = self.table();
         if table.stopping {
             return Err(SessionError::Stopping);
@@ -133,7 +157,7 @@ impl Sessions {
             Some(Entry::Live(Live { app, .. }) | Entry::Starting { app, .. }) => {
                 return Err(SessionError::Busy { title: app.title.clone() });
             }
-            None => {}
+            None => may_start()?,
         }
         let self_test = table.self_test.filter(|own| table.by_client.contains_key(own));
         let (taken, max) = match whose {
@@ -163,7 +187,8 @@ impl Sessions {
         mode: Mode,
         whose: Whose,
     ) -> Result<Running, SessionError> {
-        let id = match self.reserve(client, &app, whose)? {
+        self.admit(client, whose, false)?;
+        let id = match self.reserve(client, &app, whose, || self.admit(client, whose, true))? {
             Place::New(id) => id,
             Place::Running(inbox) => {
                 Self::ask(&inbox, |reply| Command::Replace(Some(mode), reply))?;
@@ -215,6 +240,8 @@ impl Sessions {
         let profile = needs_agent.then(|| (self.options.profile)(client)).transpose();
         let view = Arc::new(Mutex::new(View::new(mode, clock::now())));
         let pulse = Pulse::new();
+        let register = self.register.as_ref().filter(|_| whose == Whose::Owner);
+        let page = register.map(|register| Page::new(register, client, &app.title));
         let (inbox, messages) = std::sync::mpsc::channel();
         let making = Making {
             id,
@@ -227,6 +254,7 @@ impl Sessions {
             profile: profile.map_err(refuse)?,
             view: Arc::clone(&view),
             pulse: pulse.clone(),
+            page: page.clone(),
             inbox: messages,
             own_inbox: inbox.clone(),
         };
@@ -239,7 +267,7 @@ impl Sessions {
         match answer.recv() {
             Ok(Ok(_mode)) => {
                 let thread = Some(thread);
-                Ok(Live { id, client, whose, app, view, pulse, inbox, thread })
+                Ok(Live { id, client, whose, app, view, pulse, page, inbox, thread })
             }
             Ok(Err(error)) => {
                 collect(thread);
@@ -262,9 +290,9 @@ impl Sessions {
         answer.recv().map_err(|_| SessionError::NotRunning)?
     }
 
-    fn inbox_of(&self, client: ClientId) -> Result<Sender<Command>, SessionError> {
+    fn inbox_of(&self, client: ClientId) -> Result<(Sender<Command>, Whose), SessionError> {
         match self.table().by_client.get(&client) {
-            Some(Entry::Live(live)) => Ok(live.inbox.clone()),
+            Some(Entry::Live(live)) => Ok((live.inbox.clone(), live.whose)),
             _ => Err(SessionError::NotRunning),
         }
     }
@@ -315,7 +343,9 @@ impl SessionDesk for Sessions {
     }
 
     fn resume(&self, client: ClientId) -> Result<Running, SessionError> {
-        Self::ask(&self.inbox_of(client)?, |reply| Command::Replace(None, reply))?;
+        let (inbox, whose) = self.inbox_of(client)?;
+        self.admit(client, whose, false)?;
+        Self::ask(&inbox, |reply| Command::Replace(None, reply))?;
         self.running_or_gone(client)
     }
 
@@ -408,6 +438,9 @@ impl SessionDesk for Sessions {
         for session in live {
             session.end(reason.clone());
         }
+        if let Some(register) = &self.register {
+            register.close();
+        }
     }
 }
 
@@ -442,9 +475,15 @@ impl Table {
     fn remember(&mut self, live: Live) {
         let mut view = live.view();
         // A thread that ended without a word panicked.
-        let bug = || EndReason::Bug("its thread panicked".to_owned());
-        live.pulse.end(view.ended.get_or_insert_with(bug));
-        view.ended_at.get_or_insert_with(clock::now);
+        if view.ended.is_none() {
+            let bug = EndReason::Bug("its thread panicked".to_owned());
+            view.ended_at = Some(clock::now());
+            live.pulse.end(&bug);
+            if let Some(page) = &live.page {
+                page.note(&view, &bug);
+            }
+            view.ended = Some(bug);
+        }
         drop(view);
         self.past.push_back(live);
         while self.past.len() > PAST_KEPT {

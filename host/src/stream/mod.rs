@@ -41,6 +41,8 @@ pub enum EndReason {
     ClientGone,
     /// The owner or the client asked for the end of the session.
     Quit,
+    /// The client was a guest, and its time is over.
+    GuestTimeOver,
     /// The app ended.
     AppExited,
     /// The same client started a new stream.
@@ -62,6 +64,7 @@ impl std::fmt::Display for EndReason {
         match self {
             Self::ClientGone => f.write_str("the client left"),
             Self::Quit => f.write_str("it was quit"),
+            Self::GuestTimeOver => f.write_str("the device's time as a guest is over"),
             Self::AppExited => f.write_str("the app ended"),
             Self::Replaced => f.write_str("the client started anew"),
             Self::Shutdown => f.write_str("the host was stopped"),

@@ -155,6 +155,8 @@ fn code_of(error: &SessionError) -> u16 {
     match error {
         SessionError::UnknownApp { .. } => 404,
         SessionError::Busy { .. } => 400,
+        SessionError::NotPaired | SessionError::GuestTimeOver => 401,
+        SessionError::MayNotLaunch => 403,
         SessionError::Full { .. }
         | SessionError::NotRunning
         | SessionError::Start { .. }

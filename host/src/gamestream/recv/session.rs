@@ -305,6 +305,7 @@ fn termination_code(reason: &EndReason) -> u32 {
     match reason {
         EndReason::ClientGone
         | EndReason::Quit
+        | EndReason::GuestTimeOver
         | EndReason::AppExited
         | EndReason::Replaced
         | EndReason::Shutdown => termination::GRACEFUL,
