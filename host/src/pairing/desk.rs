@@ -11,16 +11,18 @@ use std::time::Duration;
 use punktfunk_core::time::Timestamp;
 
 use super::{
-    AnswerError, AskRefusal, Asking, DeskLimits, DeskMode, DeskState, FinishedRequest,
+    AnswerError, AskRefusal, Asking, Denied, DeskLimits, DeskMode, DeskState, FinishedRequest,
     PairingEvent, PairingOutcome, PendingRequest, RequestEnd, RequestId, Withdrawn,
 };
-use crate::store::clean_name;
+use crate::store::{ClientId, clean_name};
 
 /// How many finished requests are remembered, for whoever asks how one ended.
 const MAX_RECENT: usize = 16;
 /// How many addresses with failures are remembered; the owner causes each by typing a PIN. Of addresses that only gave
 /// up, as many are remembered apart from these, because strangers cause them.
 const MAX_FAILURES: usize = 256;
+/// How many devices that the owner declined are remembered; the owner causes each.
+const MAX_DENIALS: usize = 64;
 /// A failure this old is forgiven.
 const FAILURE_MEMORY: Duration = Duration::from_secs(600);
 /// Refusals are told at most this often: a client at the door must not drown the rest of the news.
@@ -38,6 +40,8 @@ pub(super) struct Desk {
     failures: Vec<Failures>,
     given_up: Vec<Failures>,
     recent: VecDeque<FinishedRequest>,
+    /// Oldest first.
+    denials: VecDeque<Denial>,
     next_id: u64,
     refusal_told_at: Option<Timestamp>,
 }
@@ -68,6 +72,13 @@ struct Failures {
     count: u32,
     last_at: Timestamp,
     blocked_until: Option<Timestamp>,
+}
+
+/// The owner's no.
+struct Denial {
+    remote: IpAddr,
+    client: ClientId,
+    until: Timestamp,
 }
 
 /// What counts as one address: an IPv6 host has a whole /64 to itself.
@@ -101,6 +112,7 @@ impl Desk {
             failures: Vec::new(),
             given_up: Vec::new(),
             recent: VecDeque::new(),
+            denials: VecDeque::new(),
             next_id: 1,
             refusal_told_at: None,
         }
@@ -123,7 +135,11 @@ impl Desk {
                 && entry.unique_id == unique_id
                 && entry.request.self_test == self_test
         });
-        let mut admitted = if self_test { Ok(()) } else { self.admit(now, remote, own.is_some()) };
+        let mut admitted = if self_test {
+            Ok(())
+        } else {
+            self.admit(now, (remote, asking.client), own.is_some())
+        };
         if admitted.is_ok()
             && let Some(index) = own
         {
@@ -135,10 +151,13 @@ impl Desk {
             self.tell_refusal(now, remote, &refusal, events);
             return Err(refusal);
         }
+        let own_name = own_name(&asking.device_name);
         let request = PendingRequest {
             id: RequestId(self.next_id),
             remote,
-            device_name: asked_name(&asking.device_name, remote),
+            is_named: own_name.is_some(),
+            device_name: own_name.unwrap_or_else(|| remote.to_string()),
+            client: asking.client,
             asked_at: now,
             expires_at: now + self.limits.ttl,
             self_test,
@@ -149,9 +168,22 @@ impl Desk {
         Ok(request)
     }
 
-    fn admit(&self, now: Timestamp, remote: IpAddr, replaces: bool) -> Result<(), AskRefusal> {
+    fn admit(
+        &self,
+        now: Timestamp,
+        (remote, client): (IpAddr, ClientId),
+        replaces: bool,
+    ) -> Result<(), AskRefusal> {
         if matches!(self.state(now), DeskState::Unarmed) {
             return Err(AskRefusal::NotArmed);
+        }
+        let is_meant = |denial: &&Denial| {
+            denial.client == client || AddressKey::of(denial.remote) == AddressKey::of(remote)
+        };
+        if let Some(until) = self.denials.iter().filter(is_meant).map(|denial| denial.until).max()
+            && until > now
+        {
+            return Err(AskRefusal::Declined { retry_after: until.since(now) });
         }
         self.check_rate(now, remote)?;
         if replaces {
@@ -220,6 +252,7 @@ impl Desk {
         entry.request.expires_at = now + self.limits.answered_ttl;
         if let Some(name) = name.and_then(clean_name) {
             entry.request.device_name = name;
+            entry.request.is_named = true;
         }
         events.push(PairingEvent::Answered { request: entry.request.clone() });
         Ok(entry.request.clone())
@@ -251,7 +284,12 @@ impl Desk {
             .iter()
             .position(|entry| entry.request.id == id && entry.stage == Stage::Waiting)
             .ok_or(AnswerError::UnknownRequest { request: id })?;
+        let PendingRequest { remote, client, .. } = self.entries[index].request;
         self.withdraw(now, index, Withdrawn::Declined, events);
+        if self.denials.len() == MAX_DENIALS {
+            self.denials.pop_front();
+        }
+        self.denials.push_back(Denial { remote, client, until: now + self.limits.denial });
         Ok(())
     }
 
@@ -260,6 +298,7 @@ impl Desk {
         if self.mode == DeskMode::Armed {
             self.armed_until = Some(now + window);
         }
+        self.denials.clear();
         events.push(PairingEvent::Desk(self.state(now)));
     }
 
@@ -282,6 +321,7 @@ impl Desk {
         for counted in [&mut self.failures, &mut self.given_up] {
             counted.retain(|failures| now.since(failures.last_at) < FAILURE_MEMORY);
         }
+        self.denials.retain(|denial| denial.until > now);
         if self.armed_until.is_some_and(|until| until <= now) {
             self.armed_until = None;
             events.push(PairingEvent::Desk(self.state(now)));
@@ -309,6 +349,21 @@ impl Desk {
 
     pub(super) fn recent(&self) -> Vec<FinishedRequest> {
         self.recent.iter().cloned().collect()
+    }
+
+    pub(super) fn denied(&self, now: Timestamp) -> Vec<Denied> {
+        let denied = |denial: &Denial| Denied {
+            remote: denial.remote,
+            client: denial.client,
+            remaining: denial.until.since(now),
+        };
+        self.denials.iter().map(denied).collect()
+    }
+
+    pub(super) fn note_name(&mut self, id: RequestId, name: &str) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.request.id == id) {
+            name.clone_into(&mut entry.request.device_name);
+        }
     }
 
     pub(super) fn request(&self, id: RequestId) -> Option<PendingRequest> {
@@ -390,8 +445,7 @@ fn count(
     }
 }
 
-fn asked_name(device_name: &str, remote: IpAddr) -> String {
-    clean_name(device_name)
-        .filter(|name| !name.starts_with(STOCK_DEVICE_NAME))
-        .unwrap_or_else(|| remote.to_string())
+/// The name that a device has of its own, if it is one.
+fn own_name(device_name: &str) -> Option<String> {
+    clean_name(device_name).filter(|name| !name.starts_with(STOCK_DEVICE_NAME))
 }

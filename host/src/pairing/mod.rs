@@ -64,6 +64,8 @@ pub struct DeskLimits {
     pub max_given_up: u32,
     /// For how long it is blocked.
     pub block: Duration,
+    /// How long an address, and a certificate, that the owner declined may not ask again.
+    pub denial: Duration,
     /// How long the self-test's permit lives after it was issued or renewed: one that was killed leaves no more.
     pub permit_lease: Duration,
     /// How long that permit lives at most, renewed or not.
@@ -81,6 +83,7 @@ impl Default for DeskLimits {
             max_failures: 5,
             max_given_up: 10,
             block: Duration::from_secs(60),
+            denial: Duration::from_secs(600),
             permit_lease: Duration::from_secs(30),
             permit_lifetime: Duration::from_secs(300),
         }
@@ -135,6 +138,10 @@ pub struct PendingRequest {
     pub remote: IpAddr,
     /// The device's name: the owner's, or its own, or its address. Safe to print.
     pub device_name: String,
+    /// It has a name of its own, or the owner's; stock clients all send the same one, which is none.
+    pub is_named: bool,
+    /// The client that its certificate would make.
+    pub client: ClientId,
     /// When it was made.
     pub asked_at: Timestamp,
     /// When it will be let go.
@@ -165,6 +172,12 @@ pub enum AskRefusal {
     #[error("too many failed attempts; try again in {} s", retry_after.as_secs().max(1))]
     RateLimited {
         /// How long it is blocked from now.
+        retry_after: Duration,
+    },
+    /// The owner declined this device, or another at its address, a while ago.
+    #[error("the owner of this host declined this device; try again in {} s", retry_after.as_secs().max(1))]
+    Declined {
+        /// How long this still holds.
         retry_after: Duration,
     },
     /// The certificate is the self-test's, which pairs once and from this machine.
@@ -273,6 +286,17 @@ pub struct FinishedRequest {
     pub end: RequestEnd,
 }
 
+/// A device that the owner declined, and that may not ask again for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    /// Where it asked from; nobody else may ask from there either.
+    pub remote: IpAddr,
+    /// The client that its certificate would have made; it may not ask from elsewhere either.
+    pub client: ClientId,
+    /// How long this still holds.
+    pub remaining: Duration,
+}
+
 /// Whether the desk takes requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeskState {
@@ -332,6 +356,8 @@ pub struct DeskSnapshot {
     pub pending: Vec<PendingRequest>,
     /// The requests that ended last, oldest first.
     pub recent: Vec<FinishedRequest>,
+    /// Devices that may not ask for a while, oldest first.
+    pub denied: Vec<Denied>,
     /// When this was.
     pub at: Timestamp,
 }
@@ -427,7 +453,8 @@ impl PairingDesk {
         })
     }
 
-    /// The owner turns a waiting request away.
+    /// The owner turns a waiting request away; its address and its certificate may not ask again for ten minutes, or until
+    /// the owner arms the desk.
     ///
     /// # Errors
     /// [`AnswerError::UnknownRequest`].
@@ -447,7 +474,13 @@ impl PairingDesk {
         self.lock().desk.request(request).map(|request| request.device_name)
     }
 
-    /// Takes requests for this long (at most an hour); changes nothing in [`DeskMode::Prompt`].
+    /// The name under which the device was remembered, if that is another one.
+    pub fn note_name(&self, request: RequestId, name: &str) {
+        self.lock().desk.note_name(request, name);
+    }
+
+    /// Takes requests for this long (at most an hour), which it does anyway in [`DeskMode::Prompt`], and forgets whom the
+    /// owner declined.
     pub fn arm(&self, window: Duration) -> DeskState {
         self.change(|inner, now, events| {
             inner.desk.arm(now, window.min(MAX_WINDOW), events);
@@ -483,6 +516,7 @@ impl PairingDesk {
             state: inner.desk.state(at),
             pending: inner.desk.pending(),
             recent: inner.desk.recent(),
+            denied: inner.desk.denied(at),
             at,
         }
     }

@@ -228,7 +228,8 @@ fn asking_and_leaving_over_and_over_blocks_an_address() {
     let ask = |remote: &str| desk.ask(asking(STOCK_ID, remote));
     // What the owner ends is nobody's fault.
     for _ in 0..20 {
-        desk.decline(ask("10.0.0.5").unwrap().id()).unwrap();
+        let _wait = ask("10.0.0.5").unwrap();
+        desk.disarm();
     }
     let mut replaced = Vec::new();
     for round in 0..10 {
@@ -251,6 +252,38 @@ async fn the_owner_can_decline() {
     desk.decline(wait.id()).unwrap();
     assert_eq!(wait.pin().await.unwrap_err(), Withdrawn::Declined);
     assert!(desk.decline(wait.id()).is_err());
+}
+
+#[test]
+fn who_was_declined_may_not_ask_again_for_ten_minutes_from_there_or_with_that_certificate() {
+    let (desk, clock) = desk_at_zero(DeskMode::Prompt);
+    let of = |client: u8, remote: &str| {
+        let client = ClientId([client; 32]);
+        desk.ask(Asking { client, ..asking("a", remote) })
+    };
+    let wait = of(1, "10.0.0.5").unwrap();
+    let bystander = of(2, "10.0.0.6").unwrap();
+    desk.decline(wait.id()).unwrap();
+    let denied = desk.snapshot().denied;
+    assert_eq!(denied.len(), 1);
+    assert_eq!(
+        (denied[0].client, denied[0].remote.to_string().as_str()),
+        (ClientId([1; 32]), "10.0.0.5")
+    );
+    clock.store(1_000, Ordering::SeqCst);
+    let declined = AskRefusal::Declined { retry_after: Duration::from_secs(599) };
+    assert_eq!(of(3, "10.0.0.5").unwrap_err(), declined, "another device there");
+    assert_eq!(of(1, "10.0.0.7").unwrap_err(), declined, "the device elsewhere");
+    assert_eq!(desk.pending().len(), 1);
+    drop(bystander);
+    assert!(of(2, "10.0.0.6").is_ok());
+    clock.store(600_000, Ordering::SeqCst);
+    assert_eq!(desk.snapshot().denied, []);
+    let wait = of(1, "10.0.0.5").unwrap();
+    desk.decline(wait.id()).unwrap();
+    assert!(of(1, "10.0.0.5").is_err());
+    desk.arm(DEFAULT_WINDOW);
+    assert!(of(1, "10.0.0.5").is_ok(), "the owner thought better of it");
 }
 
 #[tokio::test]

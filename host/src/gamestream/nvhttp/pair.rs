@@ -161,6 +161,7 @@ impl NvHttp {
         // Runs to its end even if the client leaves now, so that the desk hears what came of it.
         let trusted = spawn_blocking(move || match store.add_client(new) {
             Ok(client) => {
+                desk.note_name(id, &client.name);
                 desk.report(id, PairingOutcome::Paired { client: client.id });
                 tracing::info!(client = %client.id, name = client.name, "a device was paired");
                 true
