@@ -4,37 +4,37 @@
 //! in `_at`. Fields are only ever added.
 
 mod backup;
+mod client;
 mod events;
 mod landing;
 mod logs;
 mod machine;
+mod pairing;
+mod past;
 mod session;
 mod settings;
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use punktfunk_core::media::{BlockShape, DropReason, FrameFate, FrameKind, FrameTrace};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use zeroize::Zeroize;
 
-use crate::pairing::{
-    DeskSnapshot, DeskState, FinishedRequest, PairingOutcome, PendingRequest, Permit, RequestEnd,
-    Withdrawn,
-};
-use crate::store::PairedClient;
+use crate::pairing::Permit;
 
 pub use events::{Event, SessionNews, Topic};
 pub use landing::{Health, Landing, Stage};
 mod access;
 pub use access::*;
 pub use backup::{BackupRequest, Restored};
+pub use client::{Client, ClientChange, Permission};
 pub use logs::{LogGap, LogLevel, LogRecord, Logs};
 pub use machine::{
     Network, NetworkCondition, NetworkInterface, NetworkKind, NetworkRoute, Storage, StorageFolder,
     StoragePurpose, StorageRoom,
 };
+pub use pairing::{Answer, Arm, Decline, Declined, Finished, Pairing, PinText, Request};
+pub use past::{PastFigures, PastSession};
 pub use session::{
     ClientReport, DropCount, FrameCount, LatencySplit, Percentiles, SessionDetails, SessionEnded,
     SessionFigures, StreamEncryption, StreamSetup, WindowFigures,
@@ -132,116 +132,6 @@ pub struct Backend {
     pub why: String,
 }
 
-/// The pairing desk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Pairing {
-    /// Counts changes; hand it back as `after` to wait for the next one.
-    pub revision: u64,
-    /// `open`, `armed` or `unarmed`.
-    pub state: String,
-    /// How long it is still armed, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub armed_seconds: Option<u64>,
-    /// Requests that wait for a PIN, oldest first.
-    pub pending: Vec<Request>,
-    /// Requests that ended last, oldest first.
-    pub recent: Vec<Finished>,
-}
-
-/// A request to be paired.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Request {
-    /// Its number.
-    pub id: u64,
-    /// Where it came from.
-    #[schema(value_type = String)]
-    pub remote: IpAddr,
-    /// The device's name.
-    pub device_name: String,
-    /// How much longer it stays, in seconds.
-    pub expires_seconds: u64,
-}
-
-/// A request that ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Finished {
-    /// Its number.
-    pub id: u64,
-    /// Where it came from.
-    #[schema(value_type = String)]
-    pub remote: IpAddr,
-    /// The device's name.
-    pub device_name: String,
-    /// `paired`, `wrong-pin`, `abandoned`, `protocol-error`, `replaced`, `expired`, `declined` or `disarmed`.
-    pub outcome: String,
-    /// The client, if it paired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-}
-
-/// The owner types a PIN.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Answer {
-    /// Which request it is for; may be left out while only one waits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<u64>,
-    /// The PIN.
-    pub pin: PinText,
-    /// What the owner calls the device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
-
-/// A PIN as it was typed; not printed, wiped when dropped.
-#[derive(Clone, Serialize, Deserialize, ToSchema)]
-#[serde(transparent)]
-#[schema(value_type = String, format = Password, pattern = "^ *[0-9]{4} *$")]
-pub struct PinText(pub String);
-
-impl fmt::Debug for PinText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PinText(redacted)")
-    }
-}
-
-impl Drop for PinText {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-/// The owner turns a request away.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Decline {
-    /// Which.
-    pub request: u64,
-}
-
-/// The owner opens pairing for a while.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-pub struct Arm {
-    /// For how long, in seconds; five minutes if left out, an hour at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<u64>,
-}
-
-/// A paired client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Client {
-    /// Its id, 64 hex digits.
-    pub id: String,
-    /// What the owner calls it.
-    pub name: String,
-    /// When it was paired.
-    pub paired_at: u64,
-    /// When it was last here.
-    pub last_seen_at: u64,
-    /// Where it was last seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub remote: Option<IpAddr>,
-}
-
 /// The owner names a client.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Rename {
@@ -328,76 +218,12 @@ pub enum Fate {
     },
 }
 
-impl From<DeskSnapshot> for Pairing {
-    fn from(desk: DeskSnapshot) -> Self {
-        let at = desk.at;
-        let (state, armed_seconds) = match desk.state {
-            DeskState::Open => ("open", None),
-            DeskState::Armed { remaining } => ("armed", Some(remaining.as_secs())),
-            DeskState::Unarmed => ("unarmed", None),
-        };
-        Self {
-            revision: desk.revision,
-            state: state.to_owned(),
-            armed_seconds,
-            pending: desk.pending.into_iter().map(|request| Request::at(&request, at)).collect(),
-            recent: desk.recent.into_iter().map(Finished::from).collect(),
-        }
-    }
-}
-
-impl Request {
-    /// The request as it stands at a moment.
-    pub fn at(request: &PendingRequest, now: punktfunk_core::time::Timestamp) -> Self {
-        Self {
-            id: request.id.0,
-            remote: request.remote,
-            device_name: request.device_name.clone(),
-            expires_seconds: request.expires_at.since(now).as_secs(),
-        }
-    }
-}
-
 impl From<Permit> for SelfTestPermit {
     fn from(permit: Permit) -> Self {
         Self {
             client: permit.client.to_string(),
             remaining_ms: u64::try_from(permit.remaining.as_millis()).unwrap_or(u64::MAX),
             request: permit.request.map(|request| request.0),
-        }
-    }
-}
-
-impl From<FinishedRequest> for Finished {
-    fn from(finished: FinishedRequest) -> Self {
-        let (outcome, client) = match finished.end {
-            RequestEnd::Outcome(PairingOutcome::Paired { client }) => ("paired", Some(client)),
-            RequestEnd::Outcome(PairingOutcome::WrongPin) => ("wrong-pin", None),
-            RequestEnd::Outcome(PairingOutcome::Abandoned) => ("abandoned", None),
-            RequestEnd::Outcome(PairingOutcome::ProtocolError) => ("protocol-error", None),
-            RequestEnd::Withdrawn(Withdrawn::Replaced) => ("replaced", None),
-            RequestEnd::Withdrawn(Withdrawn::Expired) => ("expired", None),
-            RequestEnd::Withdrawn(Withdrawn::Declined) => ("declined", None),
-            RequestEnd::Withdrawn(Withdrawn::Disarmed) => ("disarmed", None),
-        };
-        Self {
-            id: finished.request.id.0,
-            remote: finished.request.remote,
-            device_name: finished.request.device_name,
-            outcome: outcome.to_owned(),
-            client: client.map(|client| client.to_string()),
-        }
-    }
-}
-
-impl From<PairedClient> for Client {
-    fn from(client: PairedClient) -> Self {
-        Self {
-            id: client.id.to_string(),
-            name: client.name,
-            paired_at: client.paired_at,
-            last_seen_at: client.last_seen_at,
-            remote: client.remote,
         }
     }
 }

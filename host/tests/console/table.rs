@@ -65,6 +65,8 @@ const TABLE: &[(&str, &str)] = &[
     ("DELETE /sessions/{id}", "play"),
     ("GET /sessions/{id}", "view"),
     ("GET /sessions/{id}/live", "view"),
+    ("GET /pairing/events", "view"),
+    ("GET /sessions/past", "view"),
     ("POST /selftest", "local"),
     ("POST /selftest/{client}", "local"),
     ("DELETE /selftest/{client}", "local"),

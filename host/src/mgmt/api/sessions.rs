@@ -4,12 +4,14 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::Path;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::Sse;
 use axum::response::sse::Event;
 use futures_util::Stream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -18,11 +20,15 @@ use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{
-    ProblemDetails, Session, SessionDetails, SessionEnded, SessionFigures, Trace,
+    PastSession, ProblemDetails, Session, SessionDetails, SessionEnded, SessionFigures, Trace,
 };
 use super::blocking;
 use crate::access::Scope;
 use crate::session::{Follower, SessionId, SessionInfo};
+use crate::store::MAX_PAST_SESSIONS;
+
+/// How many past sessions are told if nobody says how many.
+const DEFAULT_PAGE: u32 = 50;
 
 /// A session tells its figures once a second. One that is silent for longer is looked after: its thread may have
 /// panicked.
@@ -31,6 +37,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
         .routes(allow(Need::Scope(Scope::View), routes!(sessions)))
+        .routes(allow(Need::Scope(Scope::View), routes!(past_sessions)))
         .routes(allow(Need::Scope(Scope::View), routes!(session)))
         .routes(allow(Need::Scope(Scope::Play), routes!(end_session)))
         .routes(allow(Need::Scope(Scope::View), routes!(live)))
@@ -50,6 +57,34 @@ async fn sessions(Rooms(handles): Rooms) -> Result<Json<Vec<Session>>, Problem> 
     })
     .await?;
     Ok(Json(sessions))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Page {
+    /// As many at most; 50 if left out.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u32>,
+    /// Only those with a lower number than this: the last of the page before.
+    before: Option<u64>,
+}
+
+/// Sessions that have ended, newest first; the newest 500 are kept.
+#[utoipa::path(
+    get,
+    path = "/sessions/past",
+    tag = "sessions",
+    params(Page),
+    responses((status = 200, body = Vec<PastSession>)),
+)]
+async fn past_sessions(
+    Rooms(handles): Rooms,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Vec<PastSession>>, Problem> {
+    let Query(page) = page.map_err(Problem::malformed)?;
+    let limit = page.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAST_SESSIONS);
+    let past = blocking(move || handles.store.past_sessions(page.before, limit)).await??;
+    Ok(Json(past.into_iter().map(PastSession::from).collect()))
 }
 
 /// One session with what its stream was set up with; also one that has ended a short while ago.
