@@ -7,10 +7,9 @@ use crate::tree::{File, file, files, rust_files};
 /// The files that contain `unsafe`. A new one is a decision: it goes here and its `mod` line says why.
 const UNSAFE_FILES: &[&str] = &["host/src/encode/x264/library.rs"];
 
-/// The files that look at the wall clock, which people and machines set as they like: only for what is shown to people
-/// (when a log record was written), and in the store for when things were and when a guest's stay ends, which survives a
-/// restart. Whatever else waits, expires or keeps a pace asks `clock`, so a clock
-/// that jumps changes nothing on a stream.
+/// The files that look at the wall clock, which people and machines set as they like: only for what is shown to people,
+/// and in the store for when things were and when a guest's stay ends, which survives a restart. Whatever else waits,
+/// expires or keeps a pace asks `clock`, so a clock that jumps changes nothing on a stream.
 const WALL_CLOCK_FILES: &[&str] = &["host/src/logbook/mod.rs", "host/src/store/mod.rs"];
 
 /// What the wall clock is called.

@@ -191,17 +191,8 @@ impl Following {
             return None;
         }
         // A session that had ended before anybody followed it has nothing more to tell than that.
-        let has_ended = self.follower.borrow().ended.is_some();
-        while !has_ended {
-            match tokio::time::timeout(SILENCE, self.follower.changed()).await {
-                Ok(Ok(())) => break,
-                Ok(Err(_)) => return None,
-                Err(_) => {
-                    // Looking at the sessions tells the followers of one that ended without a word.
-                    let (sessions, id) = (self.handles.sessions.clone(), self.id);
-                    blocking(move || drop(sessions.follow(id))).await.ok()?;
-                }
-            }
+        if self.follower.borrow().ended.is_none() {
+            self.wait().await?;
         }
         let live = self.follower.borrow_and_update().clone();
         self.is_over = live.ended.is_some();
@@ -210,6 +201,22 @@ impl Following {
             Some(reason) => event("ended", &SessionEnded { reason: reason.to_string() }),
         };
         Some((Ok(event?), self))
+    }
+}
+
+impl Following {
+    /// Until there is news; nothing if there never will be.
+    async fn wait(&mut self) -> Option<()> {
+        loop {
+            match tokio::time::timeout(SILENCE, self.follower.changed()).await {
+                Ok(changed) => return changed.ok(),
+                Err(_) => {
+                    // Looking at the sessions tells the followers of one that ended without a word.
+                    let (sessions, id) = (self.handles.sessions.clone(), self.id);
+                    blocking(move || drop(sessions.follow(id))).await.ok()?;
+                }
+            }
+        }
     }
 }
 
