@@ -14,6 +14,7 @@ mod client;
 mod console;
 mod copy;
 mod folder;
+mod os;
 mod past;
 mod policy;
 mod schema;
@@ -39,6 +40,7 @@ pub use app::{MAX_ART_TOTAL_BYTES, StoredApp};
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
 pub use console::StoredConsole;
 pub use copy::{COPIED_TABLES, Cell, StoreCopy, TableCopy};
+pub use os::OsRow;
 pub use past::{EndedSession, MAX_PAST_SESSIONS, PastSession};
 pub use policy::{MAX_EXPIRES_AT, Permission, Policy};
 
@@ -483,7 +485,7 @@ fn sql(doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
     move |source| StoreError::Sql { doing, source }
 }
 
-/// Seconds since 1970; 0 if the clock stands before it.
+/// Seconds since 1970 by the wall clock, which people set as they like; 0 if it stands before.
 pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

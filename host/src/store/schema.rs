@@ -147,9 +147,15 @@ CREATE TABLE past_session (
     figures TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE os_state (
+    backend TEXT PRIMARY KEY,
+    state TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE os_event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
+    backend TEXT NOT NULL,
     event TEXT NOT NULL
 ) STRICT;
 ";
