@@ -2,7 +2,8 @@
 //!
 //! Rooms, from the hardware up (an upper room may use a lower one, never the other way; a test reads the `use` lines):
 //! 0. below all: [`clock`]; [`logbook`], what was logged last; [`agent`], the hands of a session
-//! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`store`], [`listen`], [`machine`]
+//! 1. hardware and OS: [`display`], [`capture`], [`encode`], [`audio`], [`input`], [`os`], [`store`], [`listen`],
+//!    [`machine`]
 //! 2. the line: [`stream`], [`pairing`], [`identity`], [`access`], [`config`], [`backup`]
 //! 3. the owner: [`session`], [`health`]
 //! 4. the doors: [`gamestream`], [`mgmt`], [`discovery`]
@@ -28,6 +29,7 @@ pub mod listen;
 pub mod logbook;
 pub mod machine;
 pub mod mgmt;
+pub mod os;
 pub mod pairing;
 pub mod selftest;
 pub mod session;

@@ -1,0 +1,269 @@
+//! What every backend must do. A backend is brought in as a [`Bench`]; each check begins on a fresh one.
+
+use super::release::{Attempt, Deployment, Digest, Inventory, Outcome, Release, Role};
+use super::simulated::{Call, Disk, How, Mishap, Pace, Script, Simulated, Verdict, demonstration};
+use super::{Cancel, OsBackend, OsError};
+
+/// A machine on which a backend is tried.
+trait Bench {
+    /// A fresh one, with a version that runs and one to go back to. Of the two releases that can be had in turn, the
+    /// first passes and the second, which needs the first, does not.
+    fn fresh() -> Self;
+    /// The backend.
+    fn backend(&self) -> &dyn OsBackend;
+    /// Power is lost, and comes back; the backend is asked anew.
+    fn power_cycle(&mut self);
+    /// The next download stands still at about half of the release, until it is cancelled.
+    fn stall_download(&mut self, release: &Release);
+}
+
+struct SimulatedBench {
+    backend: Simulated,
+    script: Script,
+}
+
+impl SimulatedBench {
+    fn open(disk: Disk, script: Script) -> Self {
+        let pace = Pace { part_bytes: 1_000_000, ..Pace::INSTANT };
+        let backend = Simulated::new(disk, script.clone(), pace, Box::new(|_| Ok(())));
+        Self { backend, script }
+    }
+}
+
+impl Bench for SimulatedBench {
+    fn fresh() -> Self {
+        Self::open(Disk::default(), demonstration())
+    }
+
+    fn backend(&self) -> &dyn OsBackend {
+        &self.backend
+    }
+
+    fn power_cycle(&mut self) {
+        self.backend.power_cycle().unwrap();
+        *self = Self::open(self.backend.disk(), self.script.clone());
+    }
+
+    fn stall_download(&mut self, release: &Release) {
+        let mishap = Mishap::once(Call::Download, How::Stall);
+        let mishaps = vec![Mishap { after_bytes: release.size_bytes / 2, ..mishap }];
+        self.backend.follow(Script { mishaps, ..self.script.clone() });
+    }
+}
+
+fn seen(bench: &impl Bench) -> Inventory {
+    let inventory = bench.backend().inventory().unwrap();
+    assert_eq!(inventory.fault(), None, "{inventory:?}");
+    inventory
+}
+
+/// The verdict, once it is there.
+fn judged(bench: &impl Bench) -> Attempt {
+    for _ in 0..600 {
+        let attempt = seen(bench).attempt.unwrap();
+        if attempt.outcome != Outcome::Pending {
+            return attempt;
+        }
+        Cancel::default().wait(std::time::Duration::from_millis(100));
+    }
+    panic!("no verdict came")
+}
+
+fn booted(bench: &impl Bench) -> Deployment {
+    seen(bench).booted().unwrap().clone()
+}
+
+fn release(bench: &impl Bench, at: usize) -> Release {
+    let mut releases = bench.backend().check(&Cancel::default()).unwrap();
+    releases.sort_by_key(|release| release.version);
+    releases.swap_remove(at)
+}
+
+fn download(bench: &impl Bench, release: &Release) -> Vec<u64> {
+    let mut progress = Vec::new();
+    let mut note = |bytes| progress.push(bytes);
+    bench.backend().download(release, &mut note, &Cancel::default()).unwrap();
+    progress
+}
+
+fn staged(bench: &impl Bench, at: usize) -> Release {
+    let release = release(bench, at);
+    download(bench, &release);
+    bench.backend().stage(&release, &Cancel::default()).unwrap();
+    release
+}
+
+fn start(bench: &impl Bench, digest: Digest) -> Attempt {
+    bench.backend().arrange_boot(digest).unwrap();
+    bench.backend().reboot(&Cancel::default()).unwrap();
+    judged(bench)
+}
+
+fn an_update_is_had_staged_and_started<B: Bench>() {
+    let bench = B::fresh();
+    let before = seen(&bench);
+    let release = release(&bench, 0);
+    assert!(release.version > before.booted().unwrap().version);
+    let progress = download(&bench, &release);
+    assert!(progress.windows(2).all(|two| two[0] <= two[1]), "{progress:?}");
+    assert_eq!(progress.last(), Some(&release.size_bytes));
+    assert!(seen(&bench).fetched.unwrap().is_whole());
+    bench.backend().stage(&release, &Cancel::default()).unwrap();
+    let after = seen(&bench);
+    assert_eq!(after.staged().map(|one| one.digest), Some(release.digest));
+    assert_eq!((after.booted(), &after.boot), (before.booted(), &before.boot));
+    // Again is no harm.
+    bench.backend().stage(&release, &Cancel::default()).unwrap();
+    let attempt = start(&bench, release.digest);
+    let Outcome::Passed { checks } = &attempt.outcome else { panic!("{attempt:?}") };
+    assert!(!checks.is_empty() && checks.iter().all(|check| check.passed));
+    let now = seen(&bench);
+    assert_ne!(now.boot, before.boot);
+    assert_eq!(now.booted().unwrap().digest, release.digest);
+    assert_eq!(now.rollback().unwrap().digest, before.booted().unwrap().digest);
+    assert_eq!(now.staged(), None);
+    assert_eq!(attempt.from, before.booted().unwrap().version);
+}
+
+fn what_does_not_pass_is_left_again<B: Bench>() {
+    let bench = B::fresh();
+    let first = staged(&bench, 0);
+    let passed = start(&bench, first.digest);
+    let second = staged(&bench, 1);
+    let attempt = start(&bench, second.digest);
+    let Outcome::Failed { reason, checks } = &attempt.outcome else { panic!("{attempt:?}") };
+    assert!(!reason.is_empty() && checks.iter().any(|check| !check.passed));
+    assert!(attempt.number > passed.number);
+    assert_eq!(booted(&bench).digest, first.digest);
+    assert_eq!(seen(&bench).staged(), None);
+}
+
+fn one_goes_back_by_the_same_way<B: Bench>() {
+    let bench = B::fresh();
+    let before = booted(&bench);
+    let first = staged(&bench, 0);
+    start(&bench, first.digest);
+    let attempt = start(&bench, before.digest);
+    assert!(matches!(attempt.outcome, Outcome::Passed { .. }), "{attempt:?}");
+    assert_eq!((booted(&bench).digest, attempt.from), (before.digest, first.version));
+    assert_eq!(seen(&bench).rollback().unwrap().digest, first.digest);
+}
+
+fn a_download_that_is_cancelled_goes_on_from_there<B: Bench>() {
+    let mut bench = B::fresh();
+    let release = release(&bench, 0);
+    bench.stall_download(&release);
+    let cancel = Cancel::default();
+    let mut last = 0;
+    let mut note = |bytes| {
+        last = bytes;
+        if bytes >= release.size_bytes / 2 {
+            cancel.cancel();
+        }
+    };
+    let result = bench.backend().download(&release, &mut note, &cancel);
+    assert_eq!(result, Err(OsError::Stopped));
+    let fetched = seen(&bench).fetched.unwrap();
+    assert_eq!((fetched.digest, fetched.is_whole()), (release.digest, false));
+    let result = bench.backend().stage(&release, &Cancel::default());
+    assert!(result.is_err(), "half of a system was staged");
+    bench.power_cycle();
+    let progress = download(&bench, &release);
+    assert!(progress[0] > 0 && progress[0] <= last, "it began at {} of {last}", progress[0]);
+}
+
+fn whoever_is_cancelled_beforehand_does_nothing<B: Bench>() {
+    let bench = B::fresh();
+    let release = release(&bench, 0);
+    let cancel = Cancel::default();
+    cancel.cancel();
+    assert_eq!(bench.backend().check(&cancel), Err(OsError::Stopped));
+    let result = bench.backend().download(&release, &mut |_| {}, &cancel);
+    assert_eq!(result, Err(OsError::Stopped));
+    assert!(seen(&bench).fetched.is_none_or(|fetched| !fetched.is_whole()));
+}
+
+fn a_loss_of_power_leaves_a_system_that_runs<B: Bench>() {
+    let mut bench = B::fresh();
+    let before = booted(&bench);
+    let release = staged(&bench, 0);
+    bench.power_cycle();
+    assert_eq!(booted(&bench), before);
+    assert_eq!(seen(&bench).staged().unwrap().digest, release.digest);
+    // Arranged and not restarted: the loss of power is the restart.
+    bench.backend().arrange_boot(release.digest).unwrap();
+    bench.power_cycle();
+    assert!(matches!(judged(&bench).outcome, Outcome::Passed { .. }));
+    assert_eq!(booted(&bench).digest, release.digest);
+}
+
+fn an_arranged_start_can_be_taken_back<B: Bench>() {
+    let mut bench = B::fresh();
+    let before = booted(&bench);
+    let release = staged(&bench, 0);
+    bench.backend().arrange_boot(release.digest).unwrap();
+    bench.backend().arrange_boot(before.digest).unwrap();
+    bench.power_cycle();
+    assert_eq!(booted(&bench), before);
+    assert_eq!(seen(&bench).attempt, None);
+}
+
+fn what_is_pinned_stays<B: Bench>() {
+    let bench = B::fresh();
+    let old = seen(&bench).rollback().unwrap().digest;
+    bench.backend().pin(old, true).unwrap();
+    start(&bench, staged(&bench, 0).digest);
+    let kept = seen(&bench).deployment(old).unwrap().clone();
+    assert_eq!((kept.role, kept.pinned), (Role::Pinned, true));
+    bench.backend().pin(old, false).unwrap();
+    assert_eq!(seen(&bench).deployment(old), None);
+}
+
+fn what_is_not_there_is_refused<B: Bench>() {
+    let bench = B::fresh();
+    let nothing = Digest([0xEE; 32]);
+    assert_eq!(bench.backend().arrange_boot(nothing), Err(OsError::UnknownDeployment));
+    assert_eq!(bench.backend().pin(nothing, true), Err(OsError::UnknownDeployment));
+    let release = release(&bench, 0);
+    let staged = bench.backend().stage(&release, &Cancel::default());
+    assert_eq!(staged, Err(OsError::NothingDownloaded));
+}
+
+macro_rules! contract {
+    ($($backend:ident: $bench:ident),+; $checks:tt) => {
+        $(mod $backend {
+            contract!(@ $bench, $checks);
+        })+
+    };
+    (@ $bench:ident, [$($check:ident),+ $(,)?]) => {
+        $(#[test]
+        fn $check() {
+            super::$check::<super::$bench>();
+        })+
+    };
+}
+
+contract!(simulated: SimulatedBench; [
+    an_update_is_had_staged_and_started,
+    what_does_not_pass_is_left_again,
+    one_goes_back_by_the_same_way,
+    a_download_that_is_cancelled_goes_on_from_there,
+    whoever_is_cancelled_beforehand_does_nothing,
+    a_loss_of_power_leaves_a_system_that_runs,
+    an_arranged_start_can_be_taken_back,
+    what_is_pinned_stays,
+    what_is_not_there_is_refused,
+]);
+
+/// Only a simulation can be told to.
+#[test]
+fn a_system_that_does_not_start_leaves_the_one_before_and_no_word() {
+    let mut bench = SimulatedBench::fresh();
+    let before = booted(&bench);
+    let release = staged(&bench, 0);
+    bench.script.verdicts.insert(release.digest, Verdict::NeverBoots);
+    bench.backend.follow(bench.script.clone());
+    bench.backend.arrange_boot(release.digest).unwrap();
+    bench.backend.reboot(&Cancel::default()).unwrap();
+    assert_eq!((booted(&bench), seen(&bench).attempt), (before, None));
+}

@@ -1,0 +1,207 @@
+//! What the backend answers, and what follows from it.
+
+use super::Run;
+use super::percent;
+use crate::os::error::OsError;
+use crate::os::policy;
+use crate::os::release::{Digest, Inventory, MAX_RELEASES, Release, Version};
+use crate::os::state::{Action, Notice, Phase, What};
+
+/// What the backend answers.
+impl Run<'_> {
+    pub(super) fn seen(&mut self, seen: Result<Inventory, OsError>) {
+        let first = self.state.inventory.is_none();
+        match self.believed(seen) {
+            Ok(inventory) if first => self.settle(&inventory),
+            Ok(inventory) => {
+                self.judge(&inventory);
+            }
+            // A backend that is just restarting says nothing; until it does, the owner should know why.
+            Err(error) if first => self.tell_problem(&error),
+            Err(_) => {}
+        }
+    }
+
+    /// Keeps an inventory, unless it says what cannot be.
+    pub(super) fn believed(
+        &mut self,
+        seen: Result<Inventory, OsError>,
+    ) -> Result<Inventory, OsError> {
+        let inventory = seen?;
+        if let Some(fault) = inventory.fault() {
+            let detail = fault.to_owned();
+            return Err(OsError::Failed { doing: "read what is on the disk", detail });
+        }
+        self.state.inventory = Some(inventory.clone());
+        Ok(inventory)
+    }
+
+    pub(super) fn checked(&mut self, found: Result<Vec<Release>, OsError>) {
+        if self.state.phase != Phase::Checking {
+            return;
+        }
+        self.enter(Phase::Idle);
+        let Some(inventory) = self.state.inventory.clone() else { return };
+        let mut found = match found {
+            Ok(found) => found,
+            Err(error) => return self.check_failed(&error),
+        };
+        found.truncate(MAX_RELEASES);
+        let found = found.into_iter().map(Release::bounded).collect();
+        let choice = policy::choose(found, &inventory, &self.state.bad);
+        self.state.skipped = choice.skipped;
+        let distrust = |release: &Release| policy::distrust(release, &inventory, self.world.unix);
+        if let Some(error) = choice.offered.as_ref().and_then(distrust) {
+            self.state.offered = None;
+            return self.check_failed(&error);
+        }
+        let (code, sentence) = match &choice.offered {
+            Some(release) => ("update", format!("Version {} is there.", release.version)),
+            None if self.state.skipped.is_empty() => {
+                ("up-to-date", "This is the newest version.".to_owned())
+            }
+            None => (
+                "all-bad",
+                "The only newer version did not pass here before; the next one will be offered."
+                    .to_owned(),
+            ),
+        };
+        let fresh = choice.offered.as_ref().filter(|release| {
+            self.state.offered.as_ref().is_none_or(|known| known.digest != release.digest)
+        });
+        if let Some(version) = fresh.map(|release| release.version) {
+            self.record(What::Offered, Some(version), sentence.clone(), None);
+        }
+        self.state.offered = choice.offered;
+        self.state.problem = None;
+        self.state.checked = Some(self.told(code, sentence));
+    }
+
+    fn check_failed(&mut self, error: &OsError) {
+        self.state.checked = Some(self.told(error.code(), error.to_string()));
+        self.tell_problem(error);
+    }
+
+    pub(super) fn download(&mut self, release: Release, inventory: &Inventory) {
+        let fetched = inventory.fetched.filter(|fetched| fetched.digest == release.digest);
+        let done_bytes = fetched.map_or(0, |fetched| fetched.done_bytes);
+        self.state.problem = None;
+        self.enter(Phase::Downloading { release: release.clone(), done_bytes });
+        self.act(Action::Download(release));
+    }
+
+    pub(super) fn progress(&mut self, now_bytes: u64) {
+        let Phase::Downloading { release, done_bytes } = &mut self.state.phase else { return };
+        let total_bytes = release.size_bytes;
+        let percent = |bytes: u64| percent(bytes, total_bytes);
+        let is_news = percent(now_bytes) != percent(*done_bytes);
+        *done_bytes = now_bytes.min(total_bytes);
+        let notice =
+            Notice::Progress { version: release.version, done_bytes: *done_bytes, total_bytes };
+        if is_news {
+            self.act(Action::Announce(notice));
+        }
+    }
+
+    pub(super) fn downloaded(&mut self, result: Result<Inventory, OsError>) {
+        let Phase::Downloading { release, .. } = &self.state.phase else { return };
+        let version = release.version;
+        self.enter(Phase::Idle);
+        match self.believed(result) {
+            Ok(_) => {
+                let sentence = format!("Version {version} is downloaded.");
+                self.record(What::Downloaded, Some(version), sentence, None);
+            }
+            Err(error) => {
+                self.fail(version, &error);
+                // As much as came is kept; how much that is, only the backend knows.
+                self.act(Action::Look);
+            }
+        }
+    }
+
+    pub(super) fn staged(&mut self, result: Result<Inventory, OsError>) {
+        let Phase::Staging { release } = &self.state.phase else { return };
+        let version = release.version;
+        self.enter(Phase::Idle);
+        match self.believed(result) {
+            Ok(_) => self.tell_staged(version),
+            Err(error) => {
+                self.fail(version, &error);
+                self.act(Action::Look);
+            }
+        }
+    }
+
+    pub(super) fn tell_staged(&mut self, version: Version) {
+        let sentence = format!("Version {version} is ready to be applied.");
+        self.record(What::Staged, Some(version), sentence, None);
+        self.act(Action::Announce(Notice::Staged { version }));
+    }
+
+    pub(super) fn pinned(&mut self, result: Result<Inventory, OsError>) {
+        let Phase::Pinning { version, pinned, .. } = self.state.phase else { return };
+        self.enter(Phase::Idle);
+        match self.believed(result) {
+            Ok(_) if pinned => {
+                let sentence = format!("Version {version} is kept until you unpin it.");
+                self.record(What::Pinned, Some(version), sentence, None);
+            }
+            Ok(_) => {
+                let sentence = format!("Version {version} is not kept any more.");
+                self.record(What::Unpinned, Some(version), sentence, None);
+            }
+            Err(error) => self.fail(version, &error),
+        }
+    }
+
+    pub(super) fn arranged(&mut self, digest: Digest, result: Result<(), OsError>) {
+        let Phase::Arranging(plan) = &self.state.phase else {
+            // The boot loader was told to stay with what runs.
+            if let Err(error) = result {
+                self.tell_problem(&error);
+            }
+            return;
+        };
+        if plan.digest != digest {
+            return;
+        }
+        let plan = plan.clone();
+        if let Err(error) = result {
+            self.stay();
+            self.enter(Phase::Idle);
+            self.fail(plan.version, &error);
+        } else if !plan.insisted && !self.world.streaming.is_empty() {
+            // Somebody began to play in the last moment.
+            self.stay();
+            self.enter(Phase::Waiting(plan));
+        } else {
+            let version = plan.version;
+            let sentence = format!("Restarting into {version}.");
+            self.record(What::Restarting, Some(version), sentence, None);
+            self.enter(Phase::Rebooting { plan, since: self.world.at });
+            self.act(Action::Reboot);
+        }
+    }
+
+    pub(super) fn restarted(&mut self, result: Result<(), OsError>) {
+        let Phase::Rebooting { plan, .. } = &self.state.phase else { return };
+        let version = plan.version;
+        match result {
+            Ok(()) => self.act(Action::Look),
+            Err(error) => {
+                self.stay();
+                self.enter(Phase::Idle);
+                self.fail(version, &error);
+            }
+        }
+    }
+
+    /// The next start is to be into what runs now.
+    pub(super) fn stay(&mut self) {
+        let booted = self.state.inventory.as_ref().and_then(Inventory::booted);
+        if let Some(digest) = booted.map(|booted| booted.digest) {
+            self.act(Action::Arrange(digest));
+        }
+    }
+}

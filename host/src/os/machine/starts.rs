@@ -1,0 +1,264 @@
+//! What time brings: the way to a restart, and what a start finds.
+
+use std::time::Duration;
+
+use punktfunk_core::time::Timestamp;
+
+use super::Run;
+use crate::os::error::OsError;
+use crate::os::policy;
+use crate::os::release::{
+    Attempt, CheckResult, Inventory, MAX_CHECKS, Outcome, Release, Role, bounded,
+};
+use crate::os::state::{Action, BadMark, Banner, BannerKind, MAX_BAD, Notice, Phase, Plan, What};
+
+/// A machine that has not restarted after this time will not.
+const REBOOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// What time brings, and what a start finds.
+impl Run<'_> {
+    pub(super) fn tick(&mut self) {
+        let someone = !self.world.streaming.is_empty();
+        match self.state.phase.clone() {
+            _ if self.state.inventory.is_none() => self.act(Action::Look),
+            Phase::Waiting(plan) if !someone => self.count_down(plan),
+            Phase::Countdown { plan, .. } if someone && !plan.insisted => {
+                self.enter(Phase::Waiting(plan));
+            }
+            Phase::Countdown { plan, ends_at } => {
+                let left = ends_at.since(self.world.at);
+                if left.is_zero() {
+                    let digest = plan.digest;
+                    self.enter(Phase::Arranging(plan));
+                    self.act(Action::Arrange(digest));
+                } else {
+                    self.announce_countdown(&plan, left);
+                }
+            }
+            Phase::Rebooting { plan, since } if self.world.at.since(since) >= REBOOT_LIMIT => {
+                let detail = "it was asked to and did not".to_owned();
+                self.stay();
+                self.enter(Phase::Idle);
+                self.fail(plan.version, &OsError::Failed { doing: "restart", detail });
+            }
+            Phase::Rebooting { .. } | Phase::Verifying { .. } => self.act(Action::Look),
+            _ => {}
+        }
+    }
+
+    pub(super) fn count_down(&mut self, plan: Plan) {
+        let left = self.world.countdown;
+        self.announce_countdown(&plan, left);
+        let micros = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
+        let ends_at = self.world.at.as_micros().saturating_add(micros);
+        let ends_at = Timestamp::from_micros(ends_at);
+        self.enter(Phase::Countdown { plan, ends_at });
+    }
+
+    fn announce_countdown(&mut self, plan: &Plan, left: Duration) {
+        let seconds_left = left.as_millis().div_ceil(1000);
+        self.act(Action::Announce(Notice::Countdown {
+            version: plan.version,
+            cause: plan.cause,
+            seconds_left: u64::try_from(seconds_left).unwrap_or(u64::MAX),
+        }));
+    }
+
+    /// Takes up what was written down, as far as what is there allows it.
+    pub(super) fn settle(&mut self, inventory: &Inventory) {
+        self.state.problem = None;
+        if self.state.told_attempt.is_none() {
+            // A database that is new here: what was before it is nobody's news.
+            let told = |attempt: &Attempt| match attempt.outcome {
+                Outcome::Pending => attempt.number.saturating_sub(1),
+                Outcome::Passed { .. } | Outcome::Failed { .. } => attempt.number,
+            };
+            self.state.told_attempt = Some(inventory.attempt.as_ref().map_or(0, told));
+        }
+        if self.judge(inventory) {
+            return;
+        }
+        match self.state.phase.clone() {
+            Phase::Downloading { release, .. } => self.resume_download(release, inventory),
+            Phase::Staging { release } => {
+                let staged = inventory.staged().is_some_and(|one| one.digest == release.digest);
+                if staged {
+                    self.enter(Phase::Idle);
+                    self.tell_staged(release.version);
+                } else {
+                    self.act(Action::Stage(release));
+                }
+            }
+            Phase::Waiting(plan)
+            | Phase::Countdown { plan, .. }
+            | Phase::Arranging(plan)
+            | Phase::Rebooting { plan, .. } => self.resume_plan(plan, inventory),
+            Phase::Idle | Phase::Checking | Phase::Pinning { .. } | Phase::Verifying { .. } => {
+                self.enter(Phase::Idle);
+            }
+        }
+    }
+
+    fn resume_download(&mut self, release: Release, inventory: &Inventory) {
+        let fetched = inventory.fetched.filter(|fetched| fetched.digest == release.digest);
+        self.enter(Phase::Idle);
+        if fetched.is_some_and(|fetched| fetched.is_whole()) {
+            let sentence = format!("Version {} is downloaded.", release.version);
+            return self.record(What::Downloaded, Some(release.version), sentence, None);
+        }
+        // The owner's insistence was for the first time; the rules hold at every time.
+        let refused = self
+            .may_take(&release, inventory, true)
+            .err()
+            .or_else(|| policy::no_room(&release, inventory));
+        match refused {
+            Some(error) => self.fail(release.version, &error),
+            None => self.download(release, inventory),
+        }
+    }
+
+    /// The machine did not restart into what was planned, and nothing was tried: the plan holds, and counts anew.
+    fn resume_plan(&mut self, mut plan: Plan, inventory: &Inventory) {
+        let there = inventory.deployment(plan.digest);
+        if there.is_none_or(|target| target.role == Role::Booted) {
+            return self.enter(Phase::Idle);
+        }
+        // Nobody insists on cutting off whoever plays now.
+        plan.insisted = false;
+        plan.boot.clone_from(&inventory.boot);
+        self.enter(Phase::Waiting(plan));
+    }
+
+    /// Looks whether something was tried that the owner does not know of; says whether that is so.
+    pub(super) fn judge(&mut self, inventory: &Inventory) -> bool {
+        let told = self.state.told_attempt.unwrap_or(0);
+        if let Some(attempt) = inventory.attempt.clone().filter(|one| one.number > told) {
+            match attempt.outcome.clone() {
+                Outcome::Pending => {
+                    let verifying = Phase::Verifying { version: attempt.version };
+                    if self.state.phase != verifying {
+                        self.enter(verifying);
+                    }
+                }
+                Outcome::Passed { checks } => self.passed(&attempt, checks),
+                Outcome::Failed { reason, checks } => {
+                    self.did_not_pass(inventory, &attempt, &reason, checks);
+                }
+            }
+            return true;
+        }
+        let Phase::Rebooting { plan, .. } = &self.state.phase else { return false };
+        if plan.boot == inventory.boot {
+            return false;
+        }
+        let running = inventory.booted().map_or(plan.version, |booted| booted.version);
+        let attempt = Attempt {
+            number: told,
+            digest: plan.digest,
+            version: plan.version,
+            from: running,
+            outcome: Outcome::Pending,
+        };
+        if inventory.booted().is_some_and(|booted| booted.digest == attempt.digest) {
+            self.passed(&attempt, Vec::new());
+        } else {
+            let reason = "it did not start, and left no word why";
+            self.did_not_pass(inventory, &attempt, reason, Vec::new());
+        }
+        true
+    }
+
+    fn passed(&mut self, attempt: &Attempt, checks: Vec<CheckResult>) {
+        let (version, checks) = (attempt.version, bounded_checks(checks));
+        let went_back = version < attempt.from;
+        let (kind, what, verb) = if went_back {
+            (BannerKind::WentBack, What::WentBack, "Went back to")
+        } else {
+            (BannerKind::Updated, What::Applied, "Updated to")
+        };
+        let sentence = format!("{verb} {version}{}.", verdict(&checks));
+        self.state.bad.retain(|mark| mark.digest != attempt.digest);
+        self.end_attempt(attempt);
+        self.record(what, Some(version), sentence.clone(), None);
+        self.act(Action::Announce(Notice::Applied { version, sentence: sentence.clone() }));
+        self.state.banner = Some(Banner {
+            kind,
+            version,
+            running: version,
+            sentence,
+            reason: None,
+            checks,
+            at: self.world.unix,
+        });
+    }
+
+    fn did_not_pass(
+        &mut self,
+        inventory: &Inventory,
+        attempt: &Attempt,
+        reason: &str,
+        checks: Vec<CheckResult>,
+    ) {
+        let (version, reason) = (attempt.version, bounded(reason));
+        let running = inventory.booted().map_or(attempt.from, |booted| booted.version);
+        self.state.bad.retain(|mark| mark.digest != attempt.digest);
+        if self.state.bad.len() >= MAX_BAD {
+            self.state.bad.remove(0);
+        }
+        self.state.bad.push(BadMark {
+            digest: attempt.digest,
+            version,
+            reason: reason.clone(),
+            at: self.world.unix,
+        });
+        self.end_attempt(attempt);
+        let sentence = format!(
+            "{version} did not pass: {reason}. You are back on {running}. Nothing was lost, and {version} will not be \
+             offered again."
+        );
+        self.record(What::RolledBack, Some(version), sentence.clone(), Some(reason.clone()));
+        let notice = Notice::RolledBack { version, running, reason: reason.clone() };
+        self.act(Action::Announce(notice));
+        self.state.banner = Some(Banner {
+            kind: BannerKind::RolledBack,
+            version,
+            running,
+            sentence,
+            reason: Some(reason),
+            checks: bounded_checks(checks),
+            at: self.world.unix,
+        });
+    }
+
+    fn end_attempt(&mut self, attempt: &Attempt) {
+        self.state.told_attempt = Some(attempt.number);
+        self.state.problem = None;
+        self.state.offered = self.state.offered.take().filter(|one| one.digest != attempt.digest);
+        self.enter(Phase::Idle);
+    }
+}
+
+fn bounded_checks(mut checks: Vec<CheckResult>) -> Vec<CheckResult> {
+    checks.truncate(MAX_CHECKS);
+    for check in &mut checks {
+        check.name = bounded(&check.name);
+        check.detail = bounded(&check.detail);
+    }
+    checks
+}
+
+/// What the checks found, to follow the news.
+fn verdict(checks: &[CheckResult]) -> String {
+    if checks.is_empty() {
+        return String::new();
+    }
+    let passed = checks.iter().filter(|check| check.passed).count();
+    let details: Vec<String> = checks
+        .iter()
+        .filter(|check| !check.detail.is_empty())
+        .map(|check| format!("{} {}", check.name, check.detail))
+        .collect();
+    let details =
+        if details.is_empty() { String::new() } else { format!(" ({})", details.join("; ")) };
+    format!(" - {passed} of {} checks passed{details}", checks.len())
+}
