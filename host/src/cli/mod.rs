@@ -8,6 +8,7 @@ mod memory;
 mod rooms;
 mod selftest;
 mod serve;
+mod system;
 mod talk;
 
 use std::path::PathBuf;
@@ -69,6 +70,9 @@ struct ServeArguments {
     /// Someone watches this terminal: show pairing requests here and let them in without arming
     #[arg(long)]
     foreground: bool,
+    /// Show a simulated system that can be updated: nothing is installed and nothing restarts
+    #[arg(long)]
+    demo: bool,
 }
 
 #[derive(Debug, Args)]

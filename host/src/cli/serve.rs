@@ -26,6 +26,7 @@ use super::agents::Agents;
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Doors, Memory};
 use super::rooms::Rooms;
+use super::system::System;
 use crate::backup::{Backups, Strength};
 use crate::config::{self, Config, ConfigDesk, Encryption, Layers, Loaded, NotOffered};
 use crate::discovery::{self, Announcement, DiscoveryError, DiscoveryOptions};
@@ -127,6 +128,7 @@ async fn serve(
     let preparing = tokio::spawn(prepare(Preparation {
         layers,
         loaded,
+        demo: arguments.demo,
         named_config: arguments.config.clone(),
         socket,
         state_dir,
@@ -180,6 +182,8 @@ const STEPS: &[&str] = &[
 struct Preparation {
     layers: Layers,
     loaded: Loaded,
+    /// The system is a simulated one.
+    demo: bool,
     named_config: Option<PathBuf>,
     socket: PathBuf,
     state_dir: Option<PathBuf>,
@@ -278,6 +282,14 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
         },
     });
     let sessions = Arc::new(sessions.with_register(register));
+    let system = tokio::task::spawn_blocking({
+        let (state_dir, store) = (state_dir.clone(), store.clone());
+        let sessions: Arc<dyn SessionDesk> = sessions.clone();
+        move || System::open(preparation.demo, &state_dir, &store, sessions)
+    })
+    .await??;
+    rooms.found.extend(system.found);
+    problems.extend(system.problem);
 
     startup.next_step();
     let options = gamestream_options(&config);
@@ -328,6 +340,8 @@ async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
         settings,
         backups: Backups::new(store.clone(), Strength::default()),
         store,
+        os: system.os,
+        power: system.power,
     };
     Ok(Host { door, announcement, sessions, status, handles, state_dir, told })
 }

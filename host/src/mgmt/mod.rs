@@ -39,6 +39,7 @@ use self::socket::BoundSocket;
 use crate::backup::{Backups, Strength};
 use crate::config::{self, ConfigDesk, Layers};
 use crate::health::child::Examiner;
+use crate::os::{NoPower, OsDesk, Power};
 use crate::pairing::PairingDesk;
 use crate::session::SessionDesk;
 use crate::store::Store;
@@ -128,6 +129,10 @@ pub struct MgmtHandles {
     pub settings: ConfigDesk,
     /// Makes and restores backups.
     pub backups: Backups,
+    /// Updates of the system.
+    pub os: OsDesk,
+    /// The machine's switch.
+    pub power: Arc<dyn Power>,
 }
 
 impl MgmtHandles {
@@ -142,6 +147,8 @@ impl MgmtHandles {
             examiner: Examiner::new("/bin/false".into(), vec![]),
             settings: ConfigDesk::new(layers, store.clone(), loaded, |_| vec![]),
             backups: Backups::new(store.clone(), Strength::default()),
+            os: OsDesk::absent(),
+            power: Arc::new(NoPower::default()),
             store,
         }
     }

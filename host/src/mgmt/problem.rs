@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::wire::ProblemDetails;
+use crate::os::{OsError, PowerError};
 use crate::pairing::{AnswerError, PermitError, PinError};
 use crate::store::{ClientIdError, StoreError};
 
@@ -111,6 +112,30 @@ impl From<PermitError> for Problem {
         let (status, code) = match error {
             PermitError::Taken => (StatusCode::CONFLICT, "self-test-runs"),
             PermitError::Unknown => (StatusCode::NOT_FOUND, "unknown-self-test"),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<OsError> for Problem {
+    fn from(error: OsError) -> Self {
+        let status = match &error {
+            OsError::NotAnAppliance { .. } | OsError::NotReady | OsError::Store { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            OsError::UnknownDeployment => StatusCode::NOT_FOUND,
+            OsError::Malformed(_) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::CONFLICT,
+        };
+        Self::new(status, error.code(), error)
+    }
+}
+
+impl From<PowerError> for Problem {
+    fn from(error: PowerError) -> Self {
+        let (status, code) = match &error {
+            PowerError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            PowerError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
         };
         Self::new(status, code, error)
     }

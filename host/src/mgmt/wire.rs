@@ -9,8 +9,10 @@ mod events;
 mod landing;
 mod logs;
 mod machine;
+mod os;
 mod pairing;
 mod past;
+mod power;
 mod session;
 mod settings;
 
@@ -43,6 +45,9 @@ pub use settings::{
     App, AppDefinition, Setting, SettingChanges, SettingKind, SettingLayer, SettingOrigin,
     SettingTakesEffect,
 };
+
+pub use os::*;
+pub use power::*;
 
 /// An error (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

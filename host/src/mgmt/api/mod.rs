@@ -14,7 +14,9 @@ mod landing;
 mod logs;
 mod network;
 mod openapi;
+mod os;
 mod pairing;
+mod power;
 mod selftest;
 mod session;
 mod sessions;
@@ -87,7 +89,9 @@ fn routes() -> OpenApiRouter<Startup> {
         .merge(network::routes())
         .merge(storage::routes())
         .merge(openapi::routes())
-        .merge(selftest::routes());
+        .merge(selftest::routes())
+        .merge(os::routes())
+        .merge(power::routes());
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", areas)
 }
 

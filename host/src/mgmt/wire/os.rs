@@ -1,0 +1,628 @@
+//! Updates, as JSON. A digest is text: `sha256:` and 64 hex digits.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::os::{self, OsView, Presence};
+
+/// The system: what runs, what can be had, what is being done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsReport {
+    /// Whether this machine's system is the host's to update. If not, only `reason` is there.
+    pub appliance: bool,
+    /// All of this only looks so: nothing is installed and nothing restarts.
+    pub simulated: bool,
+    /// Why it is no appliance, and what to do, in sentences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What runs; not there until the system was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<OsDeployment>,
+    /// What waits to be applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<OsDeployment>,
+    /// What ran before, and is what one goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<OsDeployment>,
+    /// Every version on the disk.
+    #[schema(max_items = 16)]
+    pub deployments: Vec<OsDeployment>,
+    /// Where updates come from.
+    pub channel: OsChannel,
+    /// The newest update that can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<OsRelease>,
+    /// As much of it is downloaded, in bytes; it can be staged once that is `size_bytes`.
+    pub downloaded_bytes: u64,
+    /// Newer versions that are left out because they did not pass here.
+    pub skipped: Vec<OsSkipped>,
+    /// What the last check for updates found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<OsTold>,
+    /// As much can be written, in bytes.
+    pub free_bytes: u64,
+    /// What is being done.
+    pub phase: OsPhase,
+    /// Who streams, by the names of their devices: whom a restart would cut off.
+    pub streaming: Vec<String>,
+    /// News that stay until they are dismissed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub banner: Option<OsBanner>,
+    /// Why the last thing that was asked for failed; stays until it is dismissed or works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<OsTold>,
+}
+
+/// Where updates come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsChannel {
+    /// For everybody.
+    Stable,
+    /// For those who want it early.
+    Next,
+}
+
+/// A version on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsDeployment {
+    /// What it is called.
+    #[schema(example = "1.4.2")]
+    pub version: String,
+    /// Which system it is.
+    pub digest: String,
+    /// When it was made, in seconds since 1970.
+    pub made_at: u64,
+    /// What it is there for.
+    pub role: OsRole,
+    /// The owner keeps it, whatever else it is.
+    pub pinned: bool,
+    /// Why it did not pass here, if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<String>,
+}
+
+/// What a version is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsRole {
+    /// It runs.
+    Booted,
+    /// It waits to be applied.
+    Staged,
+    /// It ran before.
+    Rollback,
+    /// It is kept.
+    Pinned,
+}
+
+/// An update that can be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsRelease {
+    /// What it is called.
+    pub version: String,
+    /// Which system it is.
+    pub digest: String,
+    /// When it was made, in seconds since 1970.
+    pub made_at: u64,
+    /// What is transferred at most, in bytes.
+    pub size_bytes: u64,
+    /// What is new, in plain lines.
+    #[schema(max_items = 5)]
+    pub changes: Vec<String>,
+}
+
+/// A version that is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsSkipped {
+    /// What it is called.
+    pub version: String,
+    /// Which system it is.
+    pub digest: String,
+    /// Why it did not pass here.
+    pub reason: String,
+}
+
+/// Something that was said, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsTold {
+    /// For programs; never changes its meaning.
+    pub code: String,
+    /// For the owner.
+    pub sentence: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+pub enum OsPhase {
+    /// Nothing.
+    Idle,
+    /// The system is being looked at for the first time.
+    Starting,
+    /// Asking for updates.
+    Checking,
+    /// Fetching one.
+    Downloading {
+        /// Which.
+        version: String,
+        /// As much is there.
+        done_bytes: u64,
+        /// As much it will be.
+        total_bytes: u64,
+        /// How much of it that is; only the last byte makes it 100.
+        #[schema(maximum = 100)]
+        percent: u8,
+    },
+    /// Preparing one.
+    Staging {
+        /// Which.
+        version: String,
+    },
+    /// Pinning or unpinning a version.
+    Pinning {
+        /// Which.
+        version: String,
+    },
+    /// Waiting until nobody plays.
+    Waiting {
+        /// Into which version to restart then.
+        version: String,
+        /// Why.
+        cause: OsCause,
+    },
+    /// About to restart; can be cancelled.
+    Countdown {
+        /// Into which version.
+        version: String,
+        /// Why.
+        cause: OsCause,
+        /// How long it still takes.
+        seconds_left: u64,
+        /// Also if somebody plays.
+        insisted: bool,
+    },
+    /// Restarting.
+    Restarting {
+        /// Into which version.
+        version: String,
+        /// Why.
+        cause: OsCause,
+    },
+    /// The version was started and is being checked.
+    Verifying {
+        /// Which.
+        version: String,
+    },
+}
+
+/// Why another version is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsCause {
+    /// It is newer.
+    Update,
+    /// The owner goes back.
+    Rollback,
+}
+
+/// News that stay until they are dismissed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsBanner {
+    /// What kind of news.
+    pub kind: OsBannerKind,
+    /// The version that was started.
+    pub version: String,
+    /// The version that runs.
+    pub running: String,
+    /// The news.
+    pub sentence: String,
+    /// Why it did not pass, as a part of a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What was checked.
+    pub checks: Vec<OsCheck>,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+/// What kind of news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsBannerKind {
+    /// A newer version runs.
+    Updated,
+    /// The owner went back, and it worked.
+    WentBack,
+    /// A version did not pass; the one from before runs.
+    RolledBack,
+}
+
+/// One of the checks after a start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsCheck {
+    /// What was checked.
+    pub name: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// What was found.
+    pub detail: String,
+}
+
+/// A line of the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsPast {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// What kind of thing happened.
+    pub what: OsWhat,
+    /// To which version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What happened.
+    pub sentence: String,
+    /// Why, where there is a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// It only looked so.
+    pub simulated: bool,
+}
+
+/// What kind of thing happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsWhat {
+    /// An update was found.
+    Offered,
+    /// It was downloaded.
+    Downloaded,
+    /// It is ready to be applied.
+    Staged,
+    /// A restart was asked for.
+    Planned,
+    /// The restart was cancelled.
+    Cancelled,
+    /// The machine restarts.
+    Restarting,
+    /// A newer version passed.
+    Applied,
+    /// The owner went back, and it passed.
+    WentBack,
+    /// A version did not pass, and was left.
+    RolledBack,
+    /// A version was pinned.
+    Pinned,
+    /// A version was unpinned.
+    Unpinned,
+    /// Something failed.
+    Failed,
+}
+
+/// The data of an event; which there are, its name says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsNews {
+    /// It only looks so.
+    pub simulated: bool,
+    /// Which version it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What runs after `update.rolled_back`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<String>,
+    /// Why, for the owner.
+    pub reason: String,
+    /// With `update.progress`: as much is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_bytes: Option<u64>,
+    /// With `update.progress`: as much it will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// With `update.progress`: how much of it that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100)]
+    pub percent: Option<u8>,
+    /// With `update.countdown`: how long it still takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+}
+
+/// Fetch or prepare the update that is offered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OsTake {
+    /// Also if it did not pass here before.
+    pub insist: bool,
+}
+
+/// When to restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsWhen {
+    /// When nobody plays.
+    #[default]
+    Idle,
+    /// Now, after a countdown.
+    Now,
+}
+
+/// Apply what is staged.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OsApply {
+    /// When; when nobody plays, if nothing is said.
+    pub when: OsWhen,
+    /// With `now`: also if that cuts somebody off.
+    pub insist: bool,
+}
+
+/// Go back to another version.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OsRollback {
+    /// Which, by its digest; what ran before, if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^sha256:[0-9a-f]{64}$")]
+    pub digest: Option<String>,
+    /// When; when nobody plays, if nothing is said.
+    pub when: OsWhen,
+    /// Also if it did not pass here before, and with `now` also if that cuts somebody off.
+    pub insist: bool,
+}
+
+/// A version on the disk.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OsWhich {
+    /// Its digest.
+    #[schema(pattern = "^sha256:[0-9a-f]{64}$")]
+    pub digest: String,
+}
+
+impl From<OsView> for OsReport {
+    fn from(view: OsView) -> Self {
+        let (appliance, simulated, reason) = match &view.presence {
+            Presence::Appliance { simulated } => (true, *simulated, None),
+            Presence::Absent { reason } => (false, false, Some(reason.clone())),
+        };
+        let phase = match view.state.inventory {
+            None if appliance => OsPhase::Starting,
+            _ => OsPhase::at(&view),
+        };
+        let state = view.state;
+        let inventory = state.inventory.as_ref();
+        let deployment = |found: &os::Deployment| OsDeployment {
+            bad: state.bad(found.digest).map(|mark| mark.reason.clone()),
+            ..OsDeployment::from(found)
+        };
+        let fetched = inventory.and_then(|one| one.fetched);
+        let offered = state.offered.as_ref();
+        let fetched = fetched.filter(|one| offered.is_some_and(|it| it.digest == one.digest));
+        let skipped = |release: &os::Release| OsSkipped {
+            version: release.version.to_string(),
+            digest: release.digest.to_string(),
+            reason: state.bad(release.digest).map(|mark| mark.reason.clone()).unwrap_or_default(),
+        };
+        Self {
+            appliance,
+            simulated,
+            reason,
+            running: inventory.and_then(os::Inventory::booted).map(deployment),
+            staged: inventory.and_then(os::Inventory::staged).map(deployment),
+            previous: inventory.and_then(os::Inventory::rollback).map(deployment),
+            deployments: inventory
+                .map(|one| one.deployments.iter().map(deployment).collect())
+                .unwrap_or_default(),
+            channel: inventory.map_or(os::Channel::Stable, |one| one.channel).into(),
+            offered: offered.map(OsRelease::from),
+            downloaded_bytes: fetched.map_or(0, |fetched| fetched.done_bytes),
+            skipped: state.skipped.iter().map(skipped).collect(),
+            checked: state.checked.clone().map(OsTold::from),
+            free_bytes: inventory.map_or(0, |one| one.free_bytes),
+            phase,
+            streaming: view.streaming,
+            banner: state.banner.clone().map(OsBanner::from),
+            problem: state.problem.clone().map(OsTold::from),
+        }
+    }
+}
+
+impl OsPhase {
+    fn at(view: &OsView) -> Self {
+        let of = |plan: &os::Plan| (plan.version.to_string(), OsCause::from(plan.cause));
+        match &view.state.phase {
+            os::Phase::Idle => Self::Idle,
+            os::Phase::Checking => Self::Checking,
+            os::Phase::Downloading { release, done_bytes } => Self::Downloading {
+                version: release.version.to_string(),
+                done_bytes: *done_bytes,
+                total_bytes: release.size_bytes,
+                percent: os::machine::percent(*done_bytes, release.size_bytes),
+            },
+            os::Phase::Staging { release } => {
+                Self::Staging { version: release.version.to_string() }
+            }
+            os::Phase::Pinning { version, .. } => Self::Pinning { version: version.to_string() },
+            os::Phase::Waiting(plan) => {
+                let (version, cause) = of(plan);
+                Self::Waiting { version, cause }
+            }
+            os::Phase::Countdown { plan, ends_at } => {
+                let ((version, cause), insisted) = (of(plan), plan.insisted);
+                let left = ends_at.since(view.at).as_millis().div_ceil(1000);
+                let seconds_left = u64::try_from(left).unwrap_or(u64::MAX);
+                Self::Countdown { version, cause, seconds_left, insisted }
+            }
+            os::Phase::Arranging(plan) | os::Phase::Rebooting { plan, .. } => {
+                let (version, cause) = of(plan);
+                Self::Restarting { version, cause }
+            }
+            os::Phase::Verifying { version } => Self::Verifying { version: version.to_string() },
+        }
+    }
+}
+
+impl OsNews {
+    /// The event's name, and its data; `None` where all that can be said is that something changed.
+    pub fn of(notice: os::Notice, simulated: bool) -> (&'static str, Self) {
+        let plain = |version: os::Version, reason: String| Self {
+            simulated,
+            version: Some(version.to_string()),
+            reason,
+            ..Self::default()
+        };
+        match notice {
+            os::Notice::Progress { version, done_bytes, total_bytes } => {
+                let news = Self {
+                    done_bytes: Some(done_bytes),
+                    total_bytes: Some(total_bytes),
+                    percent: Some(os::machine::percent(done_bytes, total_bytes)),
+                    ..plain(version, "The update is being downloaded.".to_owned())
+                };
+                ("update.progress", news)
+            }
+            os::Notice::Countdown { version, cause, seconds_left } => {
+                let reason = match cause {
+                    os::Cause::Update => "The host restarts to apply the update.",
+                    os::Cause::Rollback => "The host restarts because the owner goes back.",
+                };
+                let seconds_left = Some(seconds_left);
+                ("update.countdown", Self { seconds_left, ..plain(version, reason.to_owned()) })
+            }
+            os::Notice::Staged { version } => {
+                ("update.staged", plain(version, "The update is ready to be applied.".to_owned()))
+            }
+            os::Notice::Applied { version, sentence } => {
+                ("update.applied", plain(version, sentence))
+            }
+            os::Notice::RolledBack { version, running, reason } => {
+                let running = Some(running.to_string());
+                ("update.rolled_back", Self { running, ..plain(version, reason) })
+            }
+            os::Notice::Changed => {
+                let reason = "Something is different now.".to_owned();
+                ("update.changed", Self { simulated, reason, ..Self::default() })
+            }
+        }
+    }
+}
+
+impl OsPast {
+    /// The line, and whether it only looked so.
+    pub fn of(past: os::Past, simulated: bool) -> Self {
+        Self {
+            at: past.at,
+            what: past.entry.what.into(),
+            version: past.entry.version.map(|version| version.to_string()),
+            sentence: past.entry.sentence,
+            reason: past.entry.reason,
+            simulated,
+        }
+    }
+}
+
+impl From<&os::Deployment> for OsDeployment {
+    fn from(found: &os::Deployment) -> Self {
+        Self {
+            version: found.version.to_string(),
+            digest: found.digest.to_string(),
+            made_at: found.made_at,
+            role: match found.role {
+                os::Role::Booted => OsRole::Booted,
+                os::Role::Staged => OsRole::Staged,
+                os::Role::Rollback => OsRole::Rollback,
+                os::Role::Pinned => OsRole::Pinned,
+            },
+            pinned: found.pinned,
+            bad: None,
+        }
+    }
+}
+
+impl From<&os::Release> for OsRelease {
+    fn from(release: &os::Release) -> Self {
+        Self {
+            version: release.version.to_string(),
+            digest: release.digest.to_string(),
+            made_at: release.made_at,
+            size_bytes: release.size_bytes,
+            changes: release.changes.clone(),
+        }
+    }
+}
+
+impl From<os::Told> for OsTold {
+    fn from(told: os::Told) -> Self {
+        Self { code: told.code, sentence: told.sentence, at: told.at }
+    }
+}
+
+impl From<os::Banner> for OsBanner {
+    fn from(banner: os::Banner) -> Self {
+        let check = |check: os::CheckResult| OsCheck {
+            name: check.name,
+            passed: check.passed,
+            detail: check.detail,
+        };
+        Self {
+            kind: match banner.kind {
+                os::BannerKind::Updated => OsBannerKind::Updated,
+                os::BannerKind::WentBack => OsBannerKind::WentBack,
+                os::BannerKind::RolledBack => OsBannerKind::RolledBack,
+            },
+            version: banner.version.to_string(),
+            running: banner.running.to_string(),
+            sentence: banner.sentence,
+            reason: banner.reason,
+            checks: banner.checks.into_iter().map(check).collect(),
+            at: banner.at,
+        }
+    }
+}
+
+impl From<os::Channel> for OsChannel {
+    fn from(channel: os::Channel) -> Self {
+        match channel {
+            os::Channel::Stable => Self::Stable,
+            os::Channel::Next => Self::Next,
+        }
+    }
+}
+
+impl From<os::Cause> for OsCause {
+    fn from(cause: os::Cause) -> Self {
+        match cause {
+            os::Cause::Update => Self::Update,
+            os::Cause::Rollback => Self::Rollback,
+        }
+    }
+}
+
+impl From<OsWhen> for os::When {
+    fn from(when: OsWhen) -> Self {
+        match when {
+            OsWhen::Idle => Self::Idle,
+            OsWhen::Now => Self::Now,
+        }
+    }
+}
+
+impl From<os::What> for OsWhat {
+    fn from(what: os::What) -> Self {
+        match what {
+            os::What::Offered => Self::Offered,
+            os::What::Downloaded => Self::Downloaded,
+            os::What::Staged => Self::Staged,
+            os::What::Planned => Self::Planned,
+            os::What::Cancelled => Self::Cancelled,
+            os::What::Restarting => Self::Restarting,
+            os::What::Applied => Self::Applied,
+            os::What::WentBack => Self::WentBack,
+            os::What::RolledBack => Self::RolledBack,
+            os::What::Pinned => Self::Pinned,
+            os::What::Unpinned => Self::Unpinned,
+            os::What::Failed => Self::Failed,
+        }
+    }
+}
