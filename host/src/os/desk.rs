@@ -287,6 +287,8 @@ impl Shared {
         for action in actions {
             self.set_about(&mut inside, action);
         }
+        // There may be work, or something that waits for time to pass: the thread sees for itself.
+        self.wake.notify_all();
         Ok(())
     }
 
@@ -321,7 +323,6 @@ impl Shared {
                     return;
                 }
                 inside.jobs.push_back((job, Cancel::default()));
-                self.wake.notify_all();
             }
         }
     }
@@ -413,4 +414,51 @@ fn lasting(mut state: OsState) -> OsState {
         _ => {}
     }
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::simulated::{Disk, Pace, Simulated, demonstration};
+    use crate::os::{KeepError, Kept};
+
+    /// A disk on which nothing can be written.
+    struct FullDisk;
+
+    impl Keep for FullDisk {
+        fn load(&self, _backend: &str) -> Result<Kept, KeepError> {
+            Ok(Kept::default())
+        }
+
+        fn save(&self, _: &str, _: &OsState, _: &[Past]) -> Result<(), KeepError> {
+            Err(KeepError("the disk is full".to_owned()))
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_not_begun() {
+        let save = Box::new(|_: &Disk| Ok(()));
+        let backend = Simulated::new(Disk::default(), demonstration(), Pace::INSTANT, save);
+        let streaming = Arc::new(Vec::new);
+        let desk =
+            OsDesk::open(OsOptions::new(Arc::new(backend), Arc::new(FullDisk), streaming)).unwrap();
+        let mut news = desk.subscribe();
+        while desk.view().state.inventory.is_none() {
+            // Whoever looks before the news comes is woken by it.
+            let _ = news.blocking_recv();
+        }
+        let error = desk.ask(Verb::Check).unwrap_err();
+        assert_eq!(error.code(), "store");
+        assert!(error.to_string().contains("the disk is full"), "{error}");
+        assert_eq!(desk.view().state.phase, Phase::Idle);
+        assert!(desk.history().is_empty());
+    }
+
+    #[test]
+    fn a_desk_that_is_no_appliance_has_no_thread() {
+        let desk = OsDesk::absent();
+        assert!(desk.worker.thread.lock().unwrap().is_none());
+        let error = desk.ask(Verb::Dismiss).unwrap_err();
+        assert_eq!(error.code(), "unavailable");
+    }
 }

@@ -83,3 +83,39 @@ impl Store {
         transaction.commit().map_err(sql(doing))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(at: u64) -> OsRow {
+        OsRow { at, event: format!("{{\"number\":{at}}}") }
+    }
+
+    #[test]
+    fn state_and_history_survive_and_the_oldest_lines_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.os_load("one", 3).unwrap(), (None, vec![]));
+        for at in 1..=5 {
+            store.os_save("one", &format!("state {at}"), &[row(at)], 3).unwrap();
+        }
+        store.os_save("one", "newest", &[], 3).unwrap();
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        let expected = (Some("newest".to_owned()), vec![row(3), row(4), row(5)]);
+        assert_eq!(store.os_load("one", 100).unwrap(), expected);
+    }
+
+    #[test]
+    fn one_backend_does_not_read_what_another_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("state")).unwrap();
+        store.os_save("simulated", "a", &[row(1), row(2)], 9).unwrap();
+        store.os_save("real", "b", &[row(3)], 1).unwrap();
+        assert_eq!(store.os_load("real", 9).unwrap(), (Some("b".to_owned()), vec![row(3)]));
+        assert_eq!(store.os_load("simulated", 9).unwrap().1.len(), 2);
+        assert_eq!(store.os_load("other", 9).unwrap(), (None, vec![]));
+    }
+}
