@@ -439,9 +439,8 @@ mod tests {
     fn what_cannot_be_written_down_is_not_begun() {
         let save = Box::new(|_: &Disk| Ok(()));
         let backend = Simulated::new(Disk::default(), demonstration(), Pace::INSTANT, save);
-        let streaming = Arc::new(Vec::new);
-        let desk =
-            OsDesk::open(OsOptions::new(Arc::new(backend), Arc::new(FullDisk), streaming)).unwrap();
+        let (backend, keep) = (Arc::new(backend), Arc::new(FullDisk));
+        let desk = OsDesk::open(OsOptions::new(backend, keep, Arc::new(Vec::new))).unwrap();
         let mut news = desk.subscribe();
         while desk.view().state.inventory.is_none() {
             // Whoever looks before the news comes is woken by it.

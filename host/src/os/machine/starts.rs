@@ -178,9 +178,10 @@ impl Run<'_> {
         };
         let sentence = format!("{verb} {version}{}.", verdict(&checks));
         self.state.bad.retain(|mark| mark.digest != attempt.digest);
-        self.end_attempt(attempt);
         self.record(what, Some(version), sentence.clone(), None);
+        // First the news, then the state that they lead to.
         self.act(Action::Announce(Notice::Applied { version, sentence: sentence.clone() }));
+        self.end_attempt(attempt);
         self.state.banner = Some(Banner {
             kind,
             version,
@@ -211,7 +212,6 @@ impl Run<'_> {
             reason: reason.clone(),
             at: self.world.unix,
         });
-        self.end_attempt(attempt);
         let sentence = format!(
             "{version} did not pass: {reason}. You are back on {running}. Nothing was lost, and {version} will not be \
              offered again."
@@ -219,6 +219,7 @@ impl Run<'_> {
         self.record(What::RolledBack, Some(version), sentence.clone(), Some(reason.clone()));
         let notice = Notice::RolledBack { version, running, reason: reason.clone() };
         self.act(Action::Announce(notice));
+        self.end_attempt(attempt);
         self.state.banner = Some(Banner {
             kind: BannerKind::RolledBack,
             version,
