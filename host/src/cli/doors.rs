@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::serve::reachable_addresses;
+use super::report::reachable_addresses;
 use crate::access::{Access, AccessOptions};
 use crate::config::Config;
 use crate::identity::ConsoleIdentity;

@@ -5,6 +5,7 @@ mod doctor;
 mod doors;
 mod log;
 mod memory;
+mod report;
 mod rooms;
 mod selftest;
 mod serve;

@@ -135,7 +135,7 @@ pub(super) fn status(output: &OutputArguments) -> anyhow::Result<ExitCode> {
     if output.json {
         return print_json(&status);
     }
-    print!("{}", super::serve::describe(&status));
+    print!("{}", super::report::describe(&status));
     Ok(ExitCode::SUCCESS)
 }
 
