@@ -146,6 +146,11 @@ impl Startup {
         Self { always, ..self }
     }
 
+    /// The owner's door, where there is one.
+    pub(super) fn owners(&self) -> Option<Access> {
+        self.access.clone()
+    }
+
     /// The next step begins.
     pub fn next_step(&self) {
         if let State::Starting(step) = &mut *self.lock() {

@@ -1,8 +1,10 @@
 //! The audit log: what was done, by whom, from where.
 
 use axum::Json;
-use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -52,6 +54,29 @@ async fn audit(
     }
     let lines = blocking(move || access.audit_page(page.before, limit)).await??;
     Ok(Json(lines.into_iter().map(AuditLine::from).collect()))
+}
+
+/// Notes each change that was made, by whoever it was. What happens to claims, logins and tokens is noted where it
+/// happens, together with the change; checks and self-tests change nothing.
+pub(super) async fn note(State(startup): State<Startup>, request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let method = request.method().clone();
+    let path = request.uri().path().trim_start_matches("/api/v1").to_owned();
+    let response = next.run(request).await;
+    let elsewhere = ["claim", "session", "tokens", "doctor", "selftest"];
+    let is_elsewhere = path.split('/').nth(1).is_some_and(|area| elsewhere.contains(&area));
+    if method.is_safe() || is_elsewhere || !response.status().is_success() {
+        return response;
+    }
+    if let (Some(caller), Some(access)) = (caller, startup.owners()) {
+        let (actor, action) = (actor(&caller), format!("{method} {path}"));
+        let noted = blocking(move || access.audit(&actor, caller.remote, &action, "")).await;
+        // What was done is done: a full disk is no reason to tell the owner that it was not.
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::warn!("a change could not be noted in the audit log");
+        }
+    }
+    response
 }
 
 /// How the log calls a caller.

@@ -37,7 +37,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use super::problem::{PROBLEM, Problem};
+use super::problem::Problem;
 use super::startup::Startup;
 use super::wire;
 
@@ -65,6 +65,7 @@ pub(super) fn router(startup: Startup) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(startup.clone(), audit::note))
         .layer(middleware::map_response(as_problem))
         .with_state(startup)
 }

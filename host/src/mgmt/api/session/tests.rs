@@ -1,8 +1,10 @@
 //! Claim, login, tokens and the log through the routes, on a host that has only begun to start.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
@@ -10,14 +12,20 @@ use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
+use punktfunk_core::media::Codec;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::super::super::MgmtHandles;
 use super::super::super::guard::{Caller, Who};
 use super::super::super::startup::Startup;
 use super::super::router;
 use crate::access::{Access, AccessOptions, Scope, Scopes};
+use crate::agent::{Local, ProfileNumber};
+use crate::encode::x264::X264Backend;
+use crate::pairing::{DeskMode, DeskOptions, PairingDesk};
+use crate::session::{SessionOptions, Sessions, Sounds};
 use crate::store::Store;
 
 const PASSWORD: &str = "correct horse";
@@ -104,6 +112,55 @@ impl Host {
 /// The name and the value of the cookie that was set.
 fn pair(answer: &Answer) -> String {
     answer.cookie.as_ref().unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn what_was_changed_is_noted_with_who_did_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let sessions = Sessions::new(SessionOptions {
+        apps: vec![],
+        displays: BTreeMap::new(),
+        encoder: Arc::new(X264Backend),
+        codecs: vec![Codec::H264],
+        sound: Sounds::default(),
+        max_sessions: 1,
+        agents: Arc::new(Local::new(folder.path().join("sessions"), None)),
+        profile: Box::new(|_| Ok(ProfileNumber(0))),
+    });
+    let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
+    let mut host = Host::new();
+    let store = Store::open(&folder.path().join("state")).unwrap();
+    let startup = Startup::complete(MgmtHandles::bare(desk, store, Arc::new(sessions)));
+    host.router = router(startup.with_access(host.access.clone()));
+    host.claimed();
+    let change = json!({ "limits.sessions": 3 });
+    let scopes = Scopes::from_iter([Scope::Manage]);
+    let token = || Who::Token { id: "abc".to_owned(), scopes };
+    let changed = host.call(token(), Method::PATCH, "/settings", None, change.clone());
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.body);
+    // What was only looked at, refused or not understood is no change.
+    assert_eq!(host.call(Who::Owner, Method::GET, "/settings", None, Value::Null).status, 200);
+    assert_eq!(host.call(Who::Viewer, Method::PATCH, "/settings", None, change).status, 403);
+    assert_eq!(host.call(token(), Method::PATCH, "/settings", None, json!([])).status, 400);
+    assert_eq!(
+        host.call(Who::Local { uid: 0 }, Method::POST, "/pairing/arm", None, json!({})).status,
+        200
+    );
+    let lines = host.call(Who::Owner, Method::GET, "/audit", None, Value::Null).body;
+    let told: Vec<_> = lines
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| (line["actor"].as_str().unwrap(), line["action"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("uid 0 on the host", "POST /pairing/arm"),
+            ("token abc", "PATCH /settings"),
+            ("owner", "claim"),
+        ]
+    );
 }
 
 #[test]
