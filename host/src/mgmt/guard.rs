@@ -5,14 +5,17 @@
 //! document: what is documented is what is enforced. A route without a need does not exist, because the only way to
 //! add one goes through here.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream::{Stream, StreamExt as _, unfold};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
@@ -139,6 +142,28 @@ impl Standing {
     }
 }
 
+/// Events that last, for as long as their caller is who it was: that is asked with each event, and now and then without
+/// one.
+pub(super) fn while_it_holds<S>(standing: Standing, events: S) -> impl Stream<Item = S::Item>
+where
+    S: Stream + Send + 'static,
+{
+    /// As long may somebody follow who may not any more, while nothing happens.
+    const LOOK_AFTER: Duration = Duration::from_secs(15);
+    standing.lasts();
+    unfold((Box::pin(events), standing), |(mut events, standing)| async move {
+        loop {
+            let next = tokio::time::timeout(LOOK_AFTER, events.next()).await;
+            if !standing.holds() {
+                return None;
+            }
+            if let Ok(next) = next {
+                return Some((next?, (events, standing)));
+            }
+        }
+    })
+}
+
 impl Caller {
     /// Whether it may; the reason if not.
     fn check(&self, need: Need) -> Result<(), Problem> {
@@ -173,6 +198,20 @@ impl Caller {
     }
 }
 
+thread_local! {
+    /// Routes are made for their document.
+    static DOCUMENTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes routes together with their document. Elsewhere they are made without one: it is large, and what is left of it
+/// on the heap between the routes would stay for as long as the host runs.
+pub(super) fn documented<T>(make: impl FnOnce() -> T) -> T {
+    DOCUMENTS.set(true);
+    let made = make();
+    DOCUMENTS.set(false);
+    made
+}
+
 /// The routes, open to those who have what is needed; the document says so.
 pub(super) fn allow<S>(
     need: Need,
@@ -181,11 +220,16 @@ pub(super) fn allow<S>(
 where
     S: Clone + Send + Sync + 'static,
 {
+    let guard = move |request: Request, next: Next| guard(need, request, next);
+    let router = router.layer(middleware::from_fn(guard));
+    if !DOCUMENTS.get() {
+        paths.paths.values_mut().for_each(|item| *item = PathItem::default());
+        return (vec![], paths, router);
+    }
     for item in paths.paths.values_mut() {
         operations(item).for_each(|operation| document(operation, need));
     }
-    let guard = move |request: Request, next: Next| guard(need, request, next);
-    (schemas, paths, router.layer(middleware::from_fn(guard)))
+    (schemas, paths, router)
 }
 
 async fn guard(need: Need, request: Request, next: Next) -> Response {

@@ -47,7 +47,7 @@ const TABLE: &[(&str, &str)] = &[
     ("GET /apps/{id}/art", "view"),
     ("PUT /apps/{id}/art", "manage"),
     ("DELETE /apps/{title}", "manage"),
-    ("PUT /apps/{title}", "manage"),
+    ("PUT /apps/{title}", "owner"),
     ("POST /backup", "owner"),
     ("GET /logs", "view"),
     ("GET /logs/bundle", "manage"),

@@ -3,15 +3,15 @@
 //! A change is offered to devices at once, as soon as they ask for the list again; whoever plays plays on.
 
 use aws_lc_rs::digest;
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::guard::{Need, allow};
+use super::super::guard::{Caller, Need, Who, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{self, AppDefinition, ProblemDetails};
@@ -25,20 +25,29 @@ use crate::session::{App, AppId};
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
         .routes(allow(Need::Scope(Scope::View), routes!(apps)))
-        .routes(allow(Need::Scope(Scope::Manage), routes!(put_app, remove_app)))
+        .routes(allow(Need::Owner, routes!(put_app)))
+        .routes(allow(Need::Scope(Scope::Manage), routes!(remove_app)))
         .routes(allow(Need::Scope(Scope::View), routes!(picture)))
         .routes(allow(Need::Scope(Scope::Manage), sized(MAX_ART_BYTES, routes!(put_picture))))
 }
 
-/// The apps, also those that are not offered.
+/// The apps, also those that are not offered. What their programs are called with is told to the owner alone.
 #[utoipa::path(get, path = "/apps", tag = "apps", responses((status = 200, body = Vec<wire::App>)))]
-async fn apps(Rooms(handles): Rooms) -> Result<Json<Vec<wire::App>>, Problem> {
+async fn apps(
+    Rooms(handles): Rooms,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Vec<wire::App>>, Problem> {
     let held = blocking(move || handles.settings.held()).await?;
-    Ok(Json(list(&held)))
+    let mut apps = list(&held);
+    // Arguments may hold what is nobody else's to read.
+    if !matches!(caller.who, Who::Owner | Who::Local { .. }) {
+        apps.iter_mut().for_each(|app| app.commands.clear());
+    }
+    Ok(Json(apps))
 }
 
-/// Adds an app, or replaces the one of this title, which keeps its picture. It starts programs as the user of the
-/// device that plays it, never as the host.
+/// Adds an app, or replaces the one of this title, which keeps its picture. Its programs run as the user of the device
+/// that plays it, or as the host's own user where sessions are not isolated; so only the owner in person may.
 #[utoipa::path(
     put,
     path = "/apps/{title}",

@@ -130,8 +130,9 @@ fn apply(handles: &MgmtHandles, id: ClientId, change: &ClientChange) -> Result<C
         store.rename(id, name)?;
     }
     let streams = || sessions.running(id).is_some_and(|running| running.streaming);
-    // The devices of a running stream were made under the old policy. A stream that ends by itself meanwhile is as good.
-    if before.input && !policy.input && streams() {
+    // The devices of a stream that runs or is about to were made under the old policy. One that ends by itself meanwhile
+    // is as good.
+    if before.input && !policy.input && sessions.running(id).is_some() {
         drop(sessions.resume(id));
     }
     let client = store.client(id).ok_or_else(Problem::unknown_client)?;

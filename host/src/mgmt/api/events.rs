@@ -20,7 +20,7 @@ use super::super::feed::{Feed, Following, Numbered};
 use super::super::guard::{Caller, Need, Standing, allow};
 use super::super::problem::Problem;
 use super::super::startup::Startup;
-use super::super::wire::{Event, Topic};
+use super::super::wire::{Event, ServerEvent, Topic};
 use crate::access::Scope;
 
 /// A follower hears something at least this often, and its caller is looked at.
@@ -48,7 +48,7 @@ struct Wanted {
     path = "/events",
     tag = "events",
     params(Wanted),
-    responses((status = 200, body = Event, content_type = "text/event-stream")),
+    responses((status = 200, body = ServerEvent, content_type = "text/event-stream")),
 )]
 async fn events(
     State(startup): State<Startup>,

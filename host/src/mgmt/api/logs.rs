@@ -5,12 +5,12 @@
 use std::convert::Infallible;
 use std::path::Path;
 
-use axum::Json;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::{Extension, Json};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Deserialize;
@@ -19,12 +19,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::bundle::{self, Contents};
-use super::super::guard::{Need, allow};
+use super::super::guard::{Need, Standing, allow, while_it_holds};
 use super::super::problem::Problem;
 use super::super::startup::{Always, Rooms, Startup};
 use super::super::wire::{LogGap, LogLevel, LogRecord, Logs, ServerEvent};
 use super::blocking;
 use crate::access::Scope;
+use crate::config;
 use crate::logbook::{self, Filter, Followed};
 use crate::machine::network::{self, Addresses};
 use crate::machine::{facts, storage};
@@ -135,6 +136,7 @@ struct Since {
 )]
 async fn follow(
     always: Always,
+    Extension(standing): Extension<Standing>,
     headers: HeaderMap,
     like: Result<Query<Like>, QueryRejection>,
     since: Result<Query<Since>, QueryRejection>,
@@ -147,7 +149,7 @@ async fn follow(
         let event = told(&follower.next().await?);
         Some((Ok(event), follower))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(while_it_holds(standing, events)).keep_alive(KeepAlive::default()))
 }
 
 fn told(followed: &Followed) -> Event {
@@ -194,7 +196,10 @@ async fn bundle(
             status,
             findings,
             device_names,
-            settings: always.settings.to_string(),
+            settings: match &handles {
+                Ok(handles) => config::in_force(&handles.settings.held().config),
+                Err(_) => always.settings.to_string(),
+            },
             log: always.logbook.read(&all).records,
             troubles: always.logbook.troubles(),
             facts: facts::facts(Path::new("/")),

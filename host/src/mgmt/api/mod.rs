@@ -37,6 +37,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
+use super::guard::documented;
 use super::problem::Problem;
 use super::startup::Startup;
 use super::wire;
@@ -48,7 +49,7 @@ pub(super) type Body = Result<Bytes, BytesRejection>;
 
 /// The document of the API, in OpenAPI 3.1.
 pub fn document() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    documented(|| routes().into_openapi())
 }
 
 pub(super) fn router(startup: Startup) -> Router {
@@ -103,7 +104,15 @@ fn routes() -> OpenApiRouter<Startup> {
         description = "The management API of a punktfunk host. Errors are problem details (RFC 9457) with a stable \
                        `code`; `detail` is a sentence for the owner.",
     ),
-    components(schemas(wire::ProblemDetails, wire::LogRecord, wire::LogGap)),
+    components(schemas(
+        wire::ProblemDetails,
+        wire::Event,
+        wire::LogGap,
+        wire::LogRecord,
+        wire::OsNews,
+        wire::SessionEnded,
+        wire::SessionFigures,
+    )),
     modifiers(&Security),
 )]
 struct Document;

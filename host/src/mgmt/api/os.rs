@@ -5,8 +5,8 @@
 
 use std::convert::Infallible;
 
-use axum::Json;
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::{Extension, Json};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::sync::broadcast;
@@ -15,11 +15,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::MgmtHandles;
-use super::super::guard::{Need, allow};
+use super::super::guard::{Need, Standing, allow, while_it_holds};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{
-    OsApply, OsNews, OsPast, OsReport, OsRollback, OsTake, OsWhich, ProblemDetails,
+    OsApply, OsNews, OsPast, OsReport, OsRollback, OsTake, OsWhich, ProblemDetails, ServerEvent,
 };
 use super::{Body, blocking, parse};
 use crate::access::Scope;
@@ -72,11 +72,15 @@ async fn history(Rooms(handles): Rooms) -> Result<Json<Vec<OsPast>>, Problem> {
     get,
     path = "/os/events",
     tag = "os",
-    responses((status = 200, body = OsNews, content_type = "text/event-stream", description = "events until the caller leaves")),
+    responses((status = 200, body = ServerEvent, content_type = "text/event-stream", description = "events until the caller leaves")),
 )]
-async fn events(Rooms(handles): Rooms) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+async fn events(
+    Rooms(handles): Rooms,
+    Extension(standing): Extension<Standing>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let news = Follower { news: handles.os.subscribe(), desk: handles.os, begun: false };
-    Sse::new(unfold(news, Follower::next)).keep_alive(KeepAlive::default())
+    let events = while_it_holds(standing, unfold(news, Follower::next));
+    Sse::new(events).keep_alive(KeepAlive::default())
 }
 
 /// Looks for updates.

@@ -15,10 +15,10 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::guard::{Caller, Need, Who, allow};
+use super::super::guard::{Caller, Need, Standing, Who, allow, while_it_holds};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
-use super::super::wire::{Answer, Arm, Decline, Pairing, ProblemDetails, Request};
+use super::super::wire::{Answer, Arm, Decline, Pairing, ProblemDetails, Request, ServerEvent};
 use super::{Body, parse};
 use crate::access::Scope;
 use crate::pairing::{AnswerPin, DEFAULT_WINDOW, PairingDesk, RequestId};
@@ -78,11 +78,15 @@ async fn pairing(
     get,
     path = "/pairing/events",
     tag = "pairing",
-    responses((status = 200, body = Pairing, content_type = "text/event-stream", description = "server-sent events: `pairing` with Pairing")),
+    responses((status = 200, body = ServerEvent, content_type = "text/event-stream", description = "server-sent events: `pairing` with Pairing")),
 )]
-async fn events(Rooms(handles): Rooms) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+async fn events(
+    Rooms(handles): Rooms,
+    Extension(standing): Extension<Standing>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let listener = (handles.desk, None);
-    Sse::new(futures_util::stream::unfold(listener, next_event)).keep_alive(KeepAlive::default())
+    let events = while_it_holds(standing, futures_util::stream::unfold(listener, next_event));
+    Sse::new(events).keep_alive(KeepAlive::default())
 }
 
 /// Waits for a revision that was not told yet.

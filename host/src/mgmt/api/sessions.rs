@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::Sse;
 use axum::response::sse::Event;
+use axum::{Extension, Json};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -16,11 +16,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::MgmtHandles;
-use super::super::guard::{Need, allow};
+use super::super::guard::{Need, Standing, allow, while_it_holds};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{
-    PastSession, ProblemDetails, Session, SessionDetails, SessionEnded, SessionFigures, Trace,
+    PastSession, ProblemDetails, ServerEvent, Session, SessionDetails, SessionEnded,
+    SessionFigures, Trace,
 };
 use super::blocking;
 use crate::access::Scope;
@@ -145,19 +146,21 @@ async fn end_session(
     tag = "sessions",
     params(("id" = u64, Path, description = "the session")),
     responses(
-        (status = 200, body = SessionFigures, content_type = "text/event-stream", description = "server-sent events: `figures` with SessionFigures, `ended` with SessionEnded"),
+        (status = 200, body = ServerEvent, content_type = "text/event-stream", description = "server-sent events: `figures` with SessionFigures, `ended` with SessionEnded"),
         (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such session, or it has no figures"),
     ),
 )]
 async fn live(
     Rooms(handles): Rooms,
+    Extension(standing): Extension<Standing>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let id = session_id(&id)?;
     let sessions = handles.sessions.clone();
     let follower = blocking(move || sessions.follow(id)).await?.ok_or_else(unknown_session)?;
     let following = Following { handles, id, follower, is_over: false };
-    Ok(Sse::new(futures_util::stream::unfold(following, Following::next)))
+    let events = futures_util::stream::unfold(following, Following::next);
+    Ok(Sse::new(while_it_holds(standing, events)))
 }
 
 /// What became of the newest pictures of a session.
