@@ -192,10 +192,18 @@ impl Access {
         };
         match &owned {
             Owned::Yes(_) => file.remove(),
-            Owned::No { claim, .. } => file.write(claim)?,
+            Owned::No { claim, .. } => {
+                // The claim is in the store, and a full disk is no reason to let nobody in.
+                if let Err(error) = file.write(claim) {
+                    tracing::warn!(%error, "the claim is not shown in its file");
+                }
+            }
         }
         let (sessions, ended) = Logins::load(store.console_sessions()?, now);
-        store.remove_console_sessions(&ended)?;
+        if let Err(error) = store.remove_console_sessions(&ended) {
+            // They are over, whether the store still has them or not.
+            tracing::warn!(%error, "logins that are over could not be removed");
+        }
         let state = State {
             owned,
             claims: Limits::new(CLAIM_LIMITS),

@@ -29,7 +29,9 @@ impl Agents {
             return Self::new(Arc::new(Local::new(own_folder, None)), Some(problem.to_owned()));
         }
         let launched = Launched::new(config.launcher.socket.clone());
-        let problem = launched.problem(&config.gamestream.ports());
+        let mut ports = config.gamestream.ports().to_vec();
+        ports.push(config.console_port());
+        let problem = launched.problem(&ports);
         Self::new(Arc::new(launched), problem)
     }
 

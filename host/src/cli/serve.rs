@@ -118,7 +118,7 @@ async fn serve(
     problems.extend(memory.problems.iter().chain(&doors.problems).cloned());
     problems.iter().for_each(|problem| warn!("{problem}"));
     if arguments.foreground {
-        introduce(&doors, &memory);
+        introduce(&doors, &memory, config.appliance);
     }
     // A box asks nobody at a terminal: until it has an owner, nobody but root can arm it.
     let prompts = arguments.foreground && !config.appliance;
@@ -154,13 +154,15 @@ async fn serve(
 }
 
 /// Where the console is, for whoever watches.
-fn introduce(doors: &Doors, memory: &Memory) {
+fn introduce(doors: &Doors, memory: &Memory, is_appliance: bool) {
     if let Some(address) = &doors.address {
         say(&format!(
             "\nConsole: {address}\n  Its certificate has the SHA-256 fingerprint\n  {}\n",
             memory.console.fingerprint()
         ));
-        if let Some(link) = doors::claim_link(memory, address) {
+        // What a box prints is kept in its journal, where others may read it; its screen shows the link.
+        let link = doors::claim_link(memory, address).filter(|_| !is_appliance);
+        if let Some(link) = link {
             say(&format!(
                 "This host has no owner yet. Whoever opens this link becomes it:\n  {}\n",
                 *link

@@ -180,7 +180,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
         unit: None,
         takes_effect: TakesEffect::Restart,
-        settable: true,
+        settable: false,
         default: Some("the one above `gamestream.port`"),
         get: |config| config.console.port.and_then(number),
     },
@@ -198,7 +198,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
         unit: None,
         takes_effect: TakesEffect::Restart,
-        settable: true,
+        settable: false,
         default: Some("none"),
         get: |config| {
             let hosts = &config.console.hosts;
@@ -228,7 +228,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
         unit: None,
         takes_effect: TakesEffect::Restart,
-        settable: true,
+        settable: false,
         default: None,
         get: |config| number(config.gamestream.port),
     },
@@ -305,7 +305,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
         unit: None,
         takes_effect: TakesEffect::Restart,
-        settable: true,
+        settable: false,
         default: None,
         get: |config| {
             text(match config.sessions.isolation {

@@ -107,7 +107,7 @@ fn the_console_is_above_the_image_and_below_the_owners_files() {
             settings: vec![
                 row("discovery", "false"),
                 row("gamestream.fec_percent", "101"),
-                row("gamestream.port", "no json"),
+                row("apps.desktop", "no json"),
                 row("future", "1"),
                 row("limits.sessions", "3"),
                 row("log.format", "\"text\""),
@@ -128,8 +128,7 @@ fn the_console_is_above_the_image_and_below_the_owners_files() {
         [
             "set in the console: `gamestream.fec_percent` is 101; it is to be a whole number in \
              0..=100",
-            "set in the console: `gamestream.port` is no json; it is to be a whole number in \
-             1029..=65514",
+            "set in the console: `apps.desktop` is no json; it is to be true or false",
             "set in the console: `future` is not a setting of this version",
             "set in the console: `log.format` cannot be set in the console and is passed over",
             "set in the console: the app \"C\" is passed over: missing field `display` at line 1 \

@@ -286,6 +286,9 @@ impl Session {
 
     fn prepare(&mut self, spec: StreamSpec, line: StreamLine) -> Result<StreamGrant, SessionError> {
         let refuse = |reason: String| SessionError::Stream { reason };
+        if self.page.as_ref().is_some_and(Page::time_is_over) {
+            return Err(SessionError::GuestTimeOver);
+        }
         self.set_mode(spec.video.mode)?;
         let frames = self.output.open_capture().map_err(|error| refuse(with_sources(&error)))?;
         let may_use_input = self.page.as_ref().is_none_or(Page::may_use_input);
