@@ -37,7 +37,7 @@ use crate::listen::Gate;
 pub struct Limits {
     /// Connections at a time.
     pub connections: usize,
-    /// Connections at a time from one address (IPv6: one /64).
+    /// Connections at a time from one address; an IPv6 /64 may have four times as many.
     pub connections_per_address: usize,
     /// Bytes of request line and headers together; at least 8 KiB.
     pub request_bytes: usize,

@@ -1,8 +1,8 @@
 //! TCP sockets that strangers may knock at: how they are bound, who may hold how many connections, and which of them
 //! systemd has opened already.
 //!
-//! Every door counts its connections the same way: in all, and per address, so that nobody takes the places of all
-//! others.
+//! Every door counts its connections the same way: in all, per address and per IPv6 network, so that nobody takes the
+//! places of all others. Where the owner comes in, a full door makes room.
 
 mod gate;
 mod inherited;
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
-pub use gate::{Admission, Gate};
+pub use gate::{Admission, Gate, Rank};
 pub use inherited::{Inherited, inherited};
 
 /// Connections that the kernel holds until they are accepted.
