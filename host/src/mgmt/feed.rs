@@ -8,7 +8,6 @@
 //! Deliberately absent: a memory. Who begins to follow reads the state first-hand; an event only says what to read again.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,16 +15,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
 use super::MgmtHandles;
+use super::follow::Followers;
 use super::startup::Startup;
 use super::wire::{Event, Finished, Request, SessionNews};
-use crate::listen::{Admission, Gate};
 use crate::pairing::{PairingDesk, PairingEvent};
 use crate::session::SessionInfo;
 
-/// As many may follow at once.
-const MAX_FOLLOWERS: usize = 32;
-/// As many of them from one address.
-const MAX_FOLLOWERS_PER_ADDRESS: usize = 16;
 /// A follower that is further behind loses events.
 const MAX_LAG: usize = 256;
 /// Sessions and problems are looked at this often.
@@ -42,7 +37,7 @@ pub(super) struct Numbered {
 pub(super) struct Feed {
     sender: broadcast::Sender<Numbered>,
     state: Mutex<FeedState>,
-    gate: Gate,
+    followers: Followers,
 }
 
 #[derive(Default)]
@@ -51,33 +46,31 @@ struct FeedState {
     is_watching: bool,
 }
 
-/// A follower's end; its place is free when this is dropped.
-pub(super) struct Following {
-    pub(super) events: broadcast::Receiver<Numbered>,
-    _place: Admission,
-}
-
 impl Default for Feed {
     fn default() -> Self {
         Self {
             sender: broadcast::channel(MAX_LAG).0,
             state: Mutex::default(),
-            gate: Gate::new(MAX_FOLLOWERS, MAX_FOLLOWERS_PER_ADDRESS),
+            followers: Followers::default(),
         }
     }
 }
 
 impl Feed {
-    /// Begins to follow; `None` if all places are taken. To be called on a tokio runtime.
-    pub(super) fn follow(startup: &Startup, remote: Option<IpAddr>) -> Option<Following> {
+    /// Begins to follow. To be called on a tokio runtime.
+    pub(super) fn follow(startup: &Startup) -> broadcast::Receiver<Numbered> {
         let feed = startup.feed();
-        let place = feed.gate.admit(remote.unwrap_or(Ipv4Addr::LOCALHOST.into()))?;
         let mut state = feed.lock();
         let events = feed.sender.subscribe();
         if !std::mem::replace(&mut state.is_watching, true) {
             tokio::spawn(Watch::new(startup.clone()).run());
         }
-        Some(Following { events, _place: place })
+        events
+    }
+
+    /// The places of those who follow this, or anything else.
+    pub(super) fn followers(&self) -> &Followers {
+        &self.followers
     }
 
     fn tell(&self, event: Event) {

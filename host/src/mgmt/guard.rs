@@ -3,24 +3,25 @@
 //! A door finds out who calls (the kernel's word on the local socket; cookie or token over HTTPS) and puts a [`Caller`]
 //! into the request. A route is made with [`allow`], which guards the handler and writes the same need into the API's
 //! document: what is documented is what is enforced. A route without a need does not exist, because the only way to
-//! add one goes through here.
+//! add one goes through here. It is also given a bounded body here, so a route that takes a larger one is wrapped from
+//! outside ([`sized`](super::api::sized)).
 
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use axum::extract::Request;
+use axum::body::{Bytes, HttpBody as _};
+use axum::extract::{FromRequest as _, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{Stream, StreamExt as _, unfold};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
+use super::api::{max_body, whole};
+use super::patience::{Stay, Stays};
 use super::problem::Problem;
 use crate::access::{Scope, Scopes};
 
@@ -116,52 +117,36 @@ impl Credentials for Nobody {
     }
 }
 
-/// Whether the caller of a long answer is still who it was when it asked: a login may end meanwhile. In every request.
+/// Whether the caller is still who it was when it asked: a login may end while a request comes in, or while its answer
+/// lasts. In every request.
 #[derive(Clone)]
 pub(super) struct Standing {
     still: Arc<dyn Fn() -> bool + Send + Sync>,
-    follows: Arc<AtomicBool>,
+    stays: Stays,
 }
 
 impl Standing {
-    pub(super) fn new(
-        follows: Arc<AtomicBool>,
-        still: impl Fn() -> bool + Send + Sync + 'static,
-    ) -> Self {
-        Self { still: Arc::new(still), follows }
+    pub(super) fn new(stays: Stays, still: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { still: Arc::new(still), stays }
     }
 
-    /// The answer is one that lasts: its connection may live as long.
-    pub(super) fn lasts(&self) {
-        self.follows.store(true, Ordering::Relaxed);
+    /// Keeps the connection for an answer that lasts.
+    pub(super) fn stay(&self) -> Stay {
+        self.stays.begin()
     }
 
     /// Whether the caller is who it was.
     pub(super) fn holds(&self) -> bool {
         (self.still)()
     }
-}
 
-/// Events that last, for as long as their caller is who it was: that is asked with each event, and now and then without
-/// one.
-pub(super) fn while_it_holds<S>(standing: Standing, events: S) -> impl Stream<Item = S::Item>
-where
-    S: Stream + Send + 'static,
-{
-    /// As long may somebody follow who may not any more, while nothing happens.
-    const LOOK_AFTER: Duration = Duration::from_secs(15);
-    standing.lasts();
-    unfold((Box::pin(events), standing), |(mut events, standing)| async move {
-        loop {
-            let next = tokio::time::timeout(LOOK_AFTER, events.next()).await;
-            if !standing.holds() {
-                return None;
-            }
-            if let Ok(next) = next {
-                return Some((next?, (events, standing)));
-            }
-        }
-    })
+    /// The caller is who it was.
+    ///
+    /// # Errors
+    /// It is not: 401 `login-needed`.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        if self.holds() { Ok(()) } else { Err(Problem::login_needed()) }
+    }
 }
 
 impl Caller {
@@ -175,10 +160,7 @@ impl Caller {
             return Err(Problem::new(StatusCode::FORBIDDEN, "unclaimed", detail));
         }
         let may = match (&self.who, need) {
-            (Who::Anonymous, _) => {
-                let detail = "log in first";
-                return Err(Problem::new(StatusCode::UNAUTHORIZED, "login-needed", detail));
-            }
+            (Who::Anonymous, _) => return Err(Problem::login_needed()),
             (_, Need::Local) => false,
             (Who::Owner, _) => true,
             (_, Need::Owner) => false,
@@ -233,15 +215,36 @@ where
 }
 
 async fn guard(need: Need, request: Request, next: Next) -> Response {
-    let checked = match request.extensions().get::<Caller>() {
-        Some(caller) => caller.check(need),
-        // A door that names nobody lets nobody in.
-        None => Err(Problem::bug("the door did not say who calls")),
-    };
-    match checked {
-        Ok(()) => next.run(request).await,
+    match admit(need, request).await {
+        Ok(request) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// The request, if its caller may. Where it changes something, its whole body is waited for first, and then its caller
+/// looked at again: nobody keeps a permission by sending slowly.
+async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
+    // A door that names nobody lets nobody in.
+    let unsaid = || Problem::bug("the door did not say who calls");
+    request.extensions().get::<Caller>().ok_or_else(unsaid)?.check(need)?;
+    if request.method().is_safe() {
+        return Ok(request);
+    }
+    let standing = request.extensions().get::<Standing>().cloned().ok_or_else(unsaid)?;
+    let max_bytes = max_body(&request);
+    // One that says so is not waited for.
+    if usize::try_from(request.body().size_hint().lower()).map_or(true, |bytes| bytes > max_bytes) {
+        let detail = format!("the request's body is larger than {max_bytes} bytes");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "malformed", detail));
+    }
+    let (parts, body) = request.into_parts();
+    let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &()).await;
+    let body = whole(body)?;
+    // What needs nothing is also for somebody whose login has just ended.
+    if need != Need::Nothing {
+        standing.check()?;
+    }
+    Ok(Request::from_parts(parts, body.into()))
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

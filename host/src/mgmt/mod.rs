@@ -15,8 +15,10 @@ pub mod client;
 mod cookie;
 mod credentials;
 mod feed;
+mod follow;
 mod guard;
 mod https;
+mod patience;
 mod problem;
 mod socket;
 mod startup;
@@ -24,10 +26,12 @@ pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::Request;
 use axum::{Extension, Router};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
@@ -35,6 +39,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::guard::{Caller, Standing};
+use self::patience::{Pace, Patient, Stays, paced};
 use self::socket::BoundSocket;
 use crate::backup::{Backups, Strength};
 use crate::config::{self, ConfigDesk, Layers};
@@ -54,8 +59,18 @@ pub use startup::{About, Always, Stage, Startup};
 const MAX_CONNECTIONS: usize = 64;
 /// As many connections of strangers are answered (403) at once; more are closed unread.
 const MAX_STRANGERS: usize = 4;
-/// No connection lives longer, unless events are followed over it. Longer than the longest long poll.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often it is looked at whether a connection still has a reason to stay.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long connections live.
+const TIMES: Times = Times {
+    connection: Duration::from_secs(90),
+    look_every: LOOK_EVERY,
+    last_answer: Duration::from_secs(30),
+    stall: Duration::from_secs(30),
+};
+/// How fast a request's body has to come. The largest is a backup, from a slow disk at worst.
+const PACE: Pace =
+    Pace { each: Duration::from_secs(10), bytes: 4 * 1024, in_all: Duration::from_secs(30 * 60) };
 /// A request's head must arrive in this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head, in bytes.
@@ -257,13 +272,13 @@ async fn accept(
             remote: None,
             claimed: credentials.is_claimed(),
         };
-        let follows = Arc::new(AtomicBool::new(false));
+        let stays = Stays::default();
         // Whom the kernel has vouched for is who it is for as long as the connection lives.
-        let standing = Standing::new(Arc::clone(&follows), || true);
+        let standing = Standing::new(stays.clone(), || true);
         let service = service.clone().layer(Extension(caller)).layer(Extension(standing));
         connections.spawn(async move {
             let _seat = seat;
-            serve(stream, service, &follows).await;
+            serve(stream, service, &stays, &TIMES).await;
         });
     }
     drop(listener);
@@ -273,19 +288,31 @@ async fn accept(
     }
 }
 
-async fn serve(stream: UnixStream, router: Router, follows: &AtomicBool) {
+/// How long a connection of the local socket lives.
+struct Times {
+    /// No longer, unless something is followed over it, or a body keeps coming. Longer than the longest long poll.
+    connection: Duration,
+    /// Then this often it is looked at whether that is over,
+    look_every: Duration,
+    /// and there is so much more time for what is still to be answered.
+    last_answer: Duration,
+    /// A caller that takes nothing of an answer for so long is gone.
+    stall: Duration,
+}
+
+async fn serve(stream: UnixStream, router: Router, stays: &Stays, times: &Times) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: Request<Incoming>| router.call(paced(request, PACE, stays)));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Patient::new(stream, times.stall)), service);
     let is_over = async {
-        tokio::time::sleep(CONNECTION_TIMEOUT).await;
-        // Who follows events may stay.
-        while follows.load(Ordering::Relaxed) {
-            tokio::time::sleep(CONNECTION_TIMEOUT).await;
-        }
+        tokio::time::sleep(times.connection).await;
+        stays.end(times.look_every).await;
+        tokio::time::sleep(times.last_answer).await;
     };
     tokio::select! {
         ended = connection => if let Err(error) = ended {
@@ -297,6 +324,8 @@ async fn serve(stream: UnixStream, router: Router, follows: &AtomicBool) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -323,5 +352,50 @@ mod tests {
         let error = client::Client::at(&path).unwrap().status().unwrap_err();
         assert!(matches!(error, client::ClientError::Denied { .. }), "{error}");
         assert!(error.to_string().contains("sudo"));
+    }
+
+    /// What a follower gets of four events, each of which it has to have before the next one is made, over a
+    /// connection that lives no longer than it must.
+    async fn followed(stays: &Stays, stay: Option<patience::Stay>) -> String {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (ask, asked) = tokio::sync::mpsc::channel::<&str>(1);
+        let events = futures_util::stream::unfold((asked, stay), |(mut asked, stay)| async {
+            let event = asked.recv().await?;
+            Some((Ok::<_, std::convert::Infallible>(event), (asked, stay)))
+        });
+        let events = Arc::new(std::sync::Mutex::new(Some(axum::body::Body::from_stream(events))));
+        let router = Router::new().fallback(move || {
+            let body = events.lock().unwrap().take();
+            async move { body.unwrap() }
+        });
+        let soon = Duration::from_millis(20);
+        let times =
+            Times { connection: soon, look_every: soon, last_answer: soon, stall: TIMES.stall };
+        let following = async move {
+            far.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            let mut said = String::new();
+            for event in ["one.", "two.", "three.", "four."] {
+                tokio::time::sleep(soon * 2).await;
+                let _ = ask.send(event).await;
+                while !said.contains(event) {
+                    let mut bytes = [0; 1024];
+                    match far.read(&mut bytes).await.unwrap_or(0) {
+                        0 => return said,
+                        count => said.push_str(std::str::from_utf8(&bytes[..count]).unwrap()),
+                    }
+                }
+            }
+            said
+        };
+        tokio::join!(serve(near, router, stays, &times), following).1
+    }
+
+    #[tokio::test]
+    async fn a_follower_outlives_what_other_connections_live() {
+        let stays = Stays::default();
+        let said = followed(&stays, Some(stays.begin())).await;
+        assert!(said.contains("four."), "{said}");
+        let said = followed(&stays, None).await;
+        assert!(!said.contains("four."), "{said}");
     }
 }

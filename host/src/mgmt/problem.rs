@@ -48,6 +48,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }
 
+    /// Nobody that is known calls, or not any more.
+    pub(super) fn login_needed() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "login-needed", "log in first")
+    }
+
     pub(super) fn unknown_client() -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-client", "no such device is paired")
     }

@@ -1,6 +1,6 @@
 //! What strangers and foreign pages try.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -94,6 +94,11 @@ fn a_foreign_page_changes_nothing_and_learns_nothing() {
     check("POST", &[OWNER, "Origin: https://evil.example", CSRF], foreign);
     check("POST", &[OWNER, "Origin: null", CSRF], foreign);
     check("POST", &[OWNER, "Sec-Fetch-Site: cross-site", CSRF], foreign);
+    // A page of another port is sent the same cookies, and its requests are of the "same site".
+    check("GET", &[OWNER, "Sec-Fetch-Site: same-site", "Sec-Fetch-Dest: image"], foreign);
+    check("GET", &[OWNER, "Origin: https://localhost:8443", "Sec-Fetch-Site: same-site"], foreign);
+    check("GET", &[OWNER, "Sec-Fetch-Site: same-site", "Sec-Fetch-Dest: document"], in_);
+    check("POST", &[OWNER, "Sec-Fetch-Site: same-site", "Sec-Fetch-Dest: document", CSRF], foreign);
     check("POST", &[OWNER, CSRF], foreign);
     check("POST", &[OWNER, OURS], csrf);
     check("POST", &[OWNER, OURS, "X-Punktfunk-Csrf: "], csrf);
@@ -181,24 +186,138 @@ fn oversized_requests_meet_their_limits() {
     );
     browser.send(request.as_bytes()).unwrap();
     let answer = browser.answer().unwrap();
-    assert!([413, 503].contains(&answer.status), "{answer:?}");
+    assert_eq!(answer.status, 413, "{answer:?}");
+}
+
+/// Whether the host has closed a connection.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    !matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 #[test]
-fn one_address_gets_so_many_connections_and_others_are_not_shut_out() {
+fn one_address_gets_so_many_connections_and_its_oldest_makes_room() {
     let limits = HttpsLimits { connections_per_address: 4, ..HttpsLimits::default() };
     let rig = Rig::start(Making { limits, ..Making::default() });
     let mut open: Vec<_> = (0..4).map(|_| rig.browser()).collect();
-    let turned_away = Browser::connect(rig.at, rig.identity.certificate_der());
-    assert!(turned_away.is_err(), "a fifth connection");
-    // Connections that are there are served; one that goes makes room.
-    assert_eq!(open[0].ask("GET", "/api/v1/landing", &[], "").status, 200);
-    open.clear();
+    assert_eq!(open[1].ask("GET", "/api/v1/status", &[OWNER], "").status, 503);
+    open.push(rig.browser());
+    assert!(open[0].rest().is_empty(), "a fifth connection takes the oldest one's place");
+    open.extend((0..4).map(|_| rig.browser()));
+    for (at, is_served) in [(1, true), (2, false), (3, false), (4, false), (5, false), (8, true)] {
+        let request = b"GET /api/v1/landing HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let answer = open[at].send(request).and_then(|()| open[at].answer());
+        assert_eq!(answer.is_ok(), is_served, "{at}");
+    }
+}
+
+#[test]
+fn whoever_takes_every_place_keeps_the_owner_out_for_no_moment() {
+    let limits =
+        HttpsLimits { connections: 16, connections_per_address: 8, ..HttpsLimits::default() };
+    let rig = Rig::start(Making { limits, ..Making::default() });
+    let flood =
+        |last: u8| -> Vec<_> { (0..8).map(|_| rig.reach([127, 0, 0, last]).unwrap()).collect() };
+    let mut crowd = flood(2);
+    crowd.extend(flood(3));
+    let mut owner = rig.browser();
+    assert_eq!(owner.ask("GET", "/api/v1/status", &[OWNER], "").status, 503);
+    // However many more of them come, the owner's connection stays, and another one gets in.
+    (4..8).for_each(|last| crowd.extend(flood(last)));
+    let mut other = rig.browser();
+    for browser in [&mut owner, &mut other] {
+        assert_eq!(browser.ask("GET", "/api/v1/status", &[OWNER], "").status, 503);
+    }
     let deadline = Instant::now() + Duration::from_secs(30);
-    while Browser::connect(rig.at, rig.identity.certificate_der()).is_err() {
-        assert!(Instant::now() < deadline, "no place came free");
+    while crowd.iter().filter(|stream| !is_closed(stream)).count() > 14 {
+        assert!(Instant::now() < deadline, "more are kept than there are places");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn nobody_keeps_a_permission_by_sending_slowly() {
+    let rig = Rig::start(Making::default());
+    let check = |ends: bool, expected: (u16, &str)| {
+        rig.known.logged_out.store(false, Ordering::Relaxed);
+        let mut browser = rig.browser();
+        let head = format!(
+            "POST {ARM} HTTP/1.1\r\nHost: localhost\r\n{OWNER}\r\n{OURS}\r\n{CSRF}\r\n\
+             Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        );
+        browser.send(head.as_bytes()).unwrap();
+        // The host waits for the body: whose the request is, it has looked at.
+        assert!(browser.head().unwrap().starts_with("http/1.1 100"));
+        browser.send(b"{").unwrap();
+        rig.known.logged_out.store(ends, Ordering::Relaxed);
+        browser.send(b"}").unwrap();
+        let answer = browser.answer().unwrap();
+        assert_eq!((answer.status, &*answer.code()), expected);
+    };
+    check(false, (503, "starting"));
+    check(true, (401, "login-needed"));
+}
+
+#[test]
+fn a_body_that_keeps_coming_is_waited_for_longer_than_a_connection_lives() {
+    let soon = Duration::from_millis(150);
+    let limits = HttpsLimits {
+        body_bytes: 1,
+        connection: soon,
+        last_answer: soon,
+        ..HttpsLimits::default()
+    };
+    let rig = Rig::start(Making { limits, ..Making::default() });
+    let mut browser = rig.browser();
+    let head = format!(
+        "POST {ARM} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer pf_pair\r\n\
+         Content-Length: 22\r\n\r\n"
+    );
+    browser.send(head.as_bytes()).unwrap();
+    for byte in b"{                    }" {
+        browser.send(&[*byte]).unwrap();
+        std::thread::park_timeout(soon / 6);
+    }
+    assert_eq!(browser.answer().unwrap().code(), "starting");
+    assert!(browser.rest().is_empty(), "it was the connection's last");
+}
+
+#[test]
+fn requests_that_could_be_read_in_two_ways_are_not_served() {
+    let rig = Rig::start(Making::default());
+    let get = "GET /api/v1/landing HTTP/1.1\r\nHost: localhost\r\n";
+    for request in [
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n".to_owned(),
+        "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "TRACE /api/v1/landing HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET /api/v1/landing HTTP/1.0\r\n\r\n".to_owned(),
+        "GET /api/v1/landing HTTP/1.1\r\n\r\n".to_owned(),
+        "GET /api/v1/landing\r\n\r\n".to_owned(),
+        "GET https://evil.example/api/v1/landing HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET https://localhost@evil.example/api/v1/landing HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            .to_owned(),
+        format!("{get}Host: localhost\r\n\r\n"),
+        format!("{get}Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+        format!("{get}Content-Length: +3\r\n\r\nabc"),
+        format!("{get}Content-Length: -1\r\n\r\n"),
+        format!("{get}Transfer-Encoding: xchunked\r\n\r\n"),
+        format!("{get}Transfer-Encoding: chunked, gzip\r\n\r\n"),
+        format!("{get}X : y\r\n\r\n"),
+        format!("{get}X: y\r\n folded\r\n\r\n"),
+        format!("{get}X: \0\r\n\r\n"),
+    ] {
+        let mut browser = rig.browser();
+        browser.send(request.as_bytes()).unwrap();
+        if let Ok(head) = browser.head() {
+            assert!(head.split(' ').nth(1).unwrap().starts_with('4'), "{request:?}: {head}");
+        }
+    }
+    // Nobody speaks anything but HTTP/1.1 here, nor changes to it.
+    let mut browser = rig.browser();
+    let upgrade =
+        ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"];
+    assert_eq!(browser.ask("GET", "/api/v1/landing", &upgrade, "").status, 200);
 }
 
 #[test]

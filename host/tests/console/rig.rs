@@ -1,7 +1,8 @@
 //! A door with nothing behind it: a host that is still starting, so that whoever is let in is told so (503) and nothing
 //! happens.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,7 @@ use punktfunk_host::listen::Inherited;
 use punktfunk_host::mgmt::{
     About, Credentials, HostNames, HttpsLimits, HttpsOptions, HttpsServer, Startup, Who,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
 
 use super::browser::Browser;
@@ -113,6 +115,14 @@ impl Rig {
         let at = server.address().unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
         let errors = errors.iter().map(ToString::to_string).collect();
         Self { server: Some(server), errors, at, identity, known, startup, runtime }
+    }
+
+    /// A connection from this address of the loopback.
+    pub(crate) fn reach(&self, from: [u8; 4]) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect(&self.at.into())?;
+        Ok(socket.into())
     }
 
     pub(crate) fn browser(&self) -> Browser {

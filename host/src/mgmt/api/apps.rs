@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
         .routes(allow(Need::Owner, routes!(put_app)))
         .routes(allow(Need::Scope(Scope::Manage), routes!(remove_app)))
         .routes(allow(Need::Scope(Scope::View), routes!(picture)))
-        .routes(allow(Need::Scope(Scope::Manage), sized(MAX_ART_BYTES, routes!(put_picture))))
+        .routes(sized(MAX_ART_BYTES, allow(Need::Scope(Scope::Manage), routes!(put_picture))))
 }
 
 /// The apps, also those that are not offered. What their programs are called with is told to the owner alone.

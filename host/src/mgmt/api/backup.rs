@@ -20,7 +20,7 @@ const MAX_LINE_BYTES: usize = 8 * 1024;
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
         .routes(allow(Need::Owner, routes!(make)))
-        .routes(allow(Need::Owner, sized(MAX_LINE_BYTES + MAX_BACKUP_BYTES, routes!(restore))))
+        .routes(sized(MAX_LINE_BYTES + MAX_BACKUP_BYTES, allow(Need::Owner, routes!(restore))))
 }
 
 /// Makes a backup of settings, apps, paired devices with their permissions, and keys. Logins, tokens and the owner's

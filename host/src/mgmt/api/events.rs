@@ -3,27 +3,26 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::response::sse::{self, Sse};
-use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::stream::{Stream, unfold};
 use serde::Deserialize;
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::feed::{Feed, Following, Numbered};
-use super::super::guard::{Caller, Need, Standing, allow};
+use super::super::feed::{Feed, Numbered};
+use super::super::follow::Place;
+use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::Startup;
 use super::super::wire::{Event, ServerEvent, Topic};
 use crate::access::Scope;
 
-/// A follower hears something at least this often, and its caller is looked at.
+/// A follower hears something at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// As many topics may be named.
 const MAX_TOPICS: usize = 16;
@@ -52,20 +51,13 @@ struct Wanted {
 )]
 async fn events(
     State(startup): State<Startup>,
-    Extension(caller): Extension<Caller>,
-    Extension(standing): Extension<Standing>,
+    place: Place,
     wanted: Result<Query<Wanted>, QueryRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
     let Query(wanted) = wanted.map_err(Problem::malformed)?;
     let topics = wanted.topics.as_deref().map(topics).transpose()?;
-    let following = Feed::follow(&startup, caller.remote).ok_or_else(|| {
-        let detail =
-            "as many follow events already as this host tells; close a page or a program that does";
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-followers", detail)
-    })?;
-    standing.lasts();
-    let follower = Follower { following, topics, standing, has_begun: false };
-    Ok(Sse::new(stream::unfold(follower, Follower::next)).into_response())
+    let follower = Follower { events: Feed::follow(&startup), topics, has_begun: false };
+    Ok(Sse::new(place.follow(unfold(follower, Follower::next))))
 }
 
 /// The topics that this version knows.
@@ -79,15 +71,14 @@ fn topics(text: &str) -> Result<Vec<Topic>, Problem> {
 }
 
 struct Follower {
-    following: Following,
+    events: broadcast::Receiver<Numbered>,
     /// All if there are none.
     topics: Option<Vec<Topic>>,
-    standing: Standing,
     has_begun: bool,
 }
 
 impl Follower {
-    /// The next thing to tell; `None` when the caller may not follow any more.
+    /// The next thing to tell.
     async fn next(mut self) -> Option<(Result<sse::Event, Infallible>, Self)> {
         let told = if self.has_begun {
             self.wait().await?
@@ -95,13 +86,12 @@ impl Follower {
             self.has_begun = true;
             sse::Event::default().retry(Duration::from_secs(2)).comment("you follow from here")
         };
-        // A login or a token may have ended while this waited.
-        self.standing.holds().then_some((Ok(told), self))
+        Some((Ok(told), self))
     }
 
     async fn wait(&mut self) -> Option<sse::Event> {
         loop {
-            let heard = tokio::time::timeout(HEARTBEAT, self.following.events.recv()).await;
+            let heard = tokio::time::timeout(HEARTBEAT, self.events.recv()).await;
             return match heard {
                 Err(_) => Some(sse::Event::default().comment("still here")),
                 Ok(Ok(Numbered { id, event })) if self.wants(&event) => {

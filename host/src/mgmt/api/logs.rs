@@ -5,12 +5,12 @@
 use std::convert::Infallible;
 use std::path::Path;
 
+use axum::Json;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::{Extension, Json};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Deserialize;
@@ -19,7 +19,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::bundle::{self, Contents};
-use super::super::guard::{Need, Standing, allow, while_it_holds};
+use super::super::follow::Place;
+use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Always, Rooms, Startup};
 use super::super::wire::{LogGap, LogLevel, LogRecord, Logs, ServerEvent};
@@ -136,7 +137,7 @@ struct Since {
 )]
 async fn follow(
     always: Always,
-    Extension(standing): Extension<Standing>,
+    place: Place,
     headers: HeaderMap,
     like: Result<Query<Like>, QueryRejection>,
     since: Result<Query<Since>, QueryRejection>,
@@ -149,7 +150,7 @@ async fn follow(
         let event = told(&follower.next().await?);
         Some((Ok(event), follower))
     });
-    Ok(Sse::new(while_it_holds(standing, events)).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(place.follow(events)).keep_alive(KeepAlive::default()))
 }
 
 fn told(followed: &Followed) -> Event {

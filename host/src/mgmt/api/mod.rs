@@ -25,13 +25,13 @@ mod status;
 mod storage;
 mod tokens;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use serde::de::DeserializeOwned;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -168,7 +168,16 @@ pub(super) fn whole(body: Body) -> Result<Bytes, Problem> {
     body.map_err(|rejection| Problem::new(rejection.status(), "malformed", rejection.body_text()))
 }
 
-/// Routes whose requests may be larger than others': up to this many bytes.
+/// The largest body of a request, where it is not [`MAX_BODY_BYTES`].
+#[derive(Clone, Copy)]
+struct Larger(usize);
+
+/// The largest body that this request may have, in bytes.
+pub(super) fn max_body(request: &Request) -> usize {
+    request.extensions().get::<Larger>().map_or(MAX_BODY_BYTES, |larger| larger.0)
+}
+
+/// Guarded routes whose requests may be larger than others': up to this many bytes.
 pub(super) fn sized<S>(
     max_bytes: usize,
     (schemas, paths, router): UtoipaMethodRouter<S>,
@@ -176,7 +185,8 @@ pub(super) fn sized<S>(
 where
     S: Clone + Send + Sync + 'static,
 {
-    (schemas, paths, router.layer(DefaultBodyLimit::max(max_bytes)))
+    let limits = (DefaultBodyLimit::max(max_bytes), Extension(Larger(max_bytes)));
+    (schemas, paths, router.layer(limits))
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -5,8 +5,8 @@
 
 use std::convert::Infallible;
 
+use axum::Json;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::{Extension, Json};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::sync::broadcast;
@@ -15,7 +15,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::MgmtHandles;
-use super::super::guard::{Need, Standing, allow, while_it_holds};
+use super::super::follow::Place;
+use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{
@@ -76,10 +77,10 @@ async fn history(Rooms(handles): Rooms) -> Result<Json<Vec<OsPast>>, Problem> {
 )]
 async fn events(
     Rooms(handles): Rooms,
-    Extension(standing): Extension<Standing>,
+    place: Place,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let news = Follower { news: handles.os.subscribe(), desk: handles.os, begun: false };
-    let events = while_it_holds(standing, unfold(news, Follower::next));
+    let events = place.follow(unfold(news, Follower::next));
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 

@@ -15,7 +15,8 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::guard::{Caller, Need, Standing, Who, allow, while_it_holds};
+use super::super::follow::Place;
+use super::super::guard::{Caller, Need, Standing, Who, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{Answer, Arm, Decline, Pairing, ProblemDetails, Request, ServerEvent};
@@ -58,6 +59,7 @@ struct Wait {
 )]
 async fn pairing(
     Rooms(handles): Rooms,
+    Extension(standing): Extension<Standing>,
     wait: Result<Query<Wait>, QueryRejection>,
 ) -> Result<Json<Pairing>, Problem> {
     let Query(wait) = wait.map_err(Problem::malformed)?;
@@ -70,6 +72,8 @@ async fn pairing(
         Ok(snapshot) => snapshot,
         Err(_) => handles.desk.snapshot(),
     };
+    // Its login may have ended while it waited.
+    standing.check()?;
     Ok(Json(snapshot.into()))
 }
 
@@ -82,10 +86,10 @@ async fn pairing(
 )]
 async fn events(
     Rooms(handles): Rooms,
-    Extension(standing): Extension<Standing>,
+    place: Place,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let listener = (handles.desk, None);
-    let events = while_it_holds(standing, futures_util::stream::unfold(listener, next_event));
+    let events = place.follow(futures_util::stream::unfold(listener, next_event));
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
@@ -204,6 +208,7 @@ async fn disarm(Rooms(handles): Rooms) -> Json<Pairing> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
     use std::sync::Arc;
 
     use punktfunk_core::media::Codec;
@@ -212,14 +217,12 @@ mod tests {
     use crate::agent::{Local, ProfileNumber};
     use crate::encode::x264::X264Backend;
     use crate::mgmt::MgmtHandles;
+    use crate::mgmt::patience::Stays;
     use crate::pairing::{Asking, DeskMode, DeskOptions};
     use crate::session::{SessionOptions, Sessions, Sounds};
     use crate::store::{ClientId, Store};
 
-    #[test]
-    fn a_device_without_a_name_gets_one_in_the_console_and_needs_none_at_a_terminal() {
-        let folder = tempfile::tempdir().unwrap();
-        let desk = PairingDesk::new(DeskOptions::new(DeskMode::Prompt));
+    fn handles(folder: &Path, desk: PairingDesk) -> MgmtHandles {
         let sessions = Sessions::new(SessionOptions {
             apps: vec![],
             displays: BTreeMap::new(),
@@ -227,11 +230,34 @@ mod tests {
             codecs: vec![Codec::H264],
             sound: Sounds::default(),
             max_sessions: 1,
-            agents: Arc::new(Local::new(folder.path().join("sessions"), None)),
+            agents: Arc::new(Local::new(folder.join("sessions"), None)),
             profile: Box::new(|_| Ok(ProfileNumber(0))),
         });
-        let store = Store::open(&folder.path().join("state")).unwrap();
-        let handles = MgmtHandles::bare(desk.clone(), store, Arc::new(sessions));
+        let store = Store::open(&folder.join("state")).unwrap();
+        MgmtHandles::bare(desk, store, Arc::new(sessions))
+    }
+
+    #[test]
+    fn whoever_may_not_ask_any_more_waits_in_vain() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = PairingDesk::new(DeskOptions::new(DeskMode::Prompt));
+        let handles = handles(folder.path(), desk.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let wait = |is_logged_in: bool| {
+            let wait = Query(Wait { after: Some(desk.snapshot().revision), wait_s: Some(0) });
+            let standing = Standing::new(Stays::default(), move || is_logged_in);
+            let told = pairing(Rooms(handles.clone()), Extension(standing), Ok(wait));
+            runtime.block_on(told).map(drop).map_err(|problem| problem.code())
+        };
+        assert_eq!(wait(true), Ok(()));
+        assert_eq!(wait(false), Err("login-needed"));
+    }
+
+    #[test]
+    fn a_device_without_a_name_gets_one_in_the_console_and_needs_none_at_a_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = PairingDesk::new(DeskOptions::new(DeskMode::Prompt));
+        let handles = handles(folder.path(), desk.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let try_it = |who: Who, own_name: &str, body: &'static str| {
             let _wait = desk

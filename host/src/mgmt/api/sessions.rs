@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::Sse;
-use axum::response::sse::Event;
-use axum::{Extension, Json};
+use axum::response::sse::{Event, KeepAlive};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -16,7 +16,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::MgmtHandles;
-use super::super::guard::{Need, Standing, allow, while_it_holds};
+use super::super::follow::Place;
+use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{
@@ -152,7 +153,7 @@ async fn end_session(
 )]
 async fn live(
     Rooms(handles): Rooms,
-    Extension(standing): Extension<Standing>,
+    place: Place,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let id = session_id(&id)?;
@@ -160,7 +161,7 @@ async fn live(
     let follower = blocking(move || sessions.follow(id)).await?.ok_or_else(unknown_session)?;
     let following = Following { handles, id, follower, is_over: false };
     let events = futures_util::stream::unfold(following, Following::next);
-    Ok(Sse::new(while_it_holds(standing, events)))
+    Ok(Sse::new(place.follow(events)).keep_alive(KeepAlive::default()))
 }
 
 /// What became of the newest pictures of a session.

@@ -3,7 +3,8 @@
 //! In this order: the request must be meant for this host and not come from a foreign page ([`origin`](super::origin));
 //! then a token says who calls, or else the cookie does. A cookie is sent by the browser whoever makes it send, so a
 //! request that changes something also needs what a foreign page cannot know or forge: the CSRF token, and a browser's
-//! word that the page is ours. A token is sent by nobody but its holder and needs neither; with a token the cookie is
+//! word that the page is ours; and where the browser says that a page of another origin asks - another port of this host is
+//! one, and is sent the same cookies - not even reading is for it. A token is sent by nobody but its holder and needs neither; with a token the cookie is
 //! not looked at.
 //!
 //! Deliberately absent: HSTS. Browsers do not heed it behind a certificate that no authority vouches for, and where one
@@ -11,7 +12,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -20,8 +20,10 @@ use axum::response::{IntoResponse, Response};
 
 use super::super::cookie;
 use super::super::guard::{Caller, Credentials, Standing, Who};
+use super::super::patience::Stays;
 use super::super::problem::Problem;
 use super::origin::{self, HostNames, Provenance, check_host, check_origin, single};
+use crate::listen::{Admission, Rank};
 
 /// Holds the CSRF token.
 const CSRF: HeaderName = HeaderName::from_static("x-punktfunk-csrf");
@@ -45,8 +47,10 @@ pub(super) struct Peer {
     pub(super) remote: IpAddr,
     /// The address of ours that it connected to.
     pub(super) local: IpAddr,
-    /// Somebody follows events over it, so that it may live long.
-    pub(super) follows: Arc<AtomicBool>,
+    /// What it may live longer for.
+    pub(super) stays: Stays,
+    /// Its place at the door.
+    pub(super) place: Arc<Admission>,
 }
 
 /// What is known at the door.
@@ -106,13 +110,22 @@ impl Entrance {
         let who = self.who(&shown);
         if let Shown::Cookie(cookie) = &shown
             && who != Who::Anonymous
-            && !origin::is_safe(&parts.method)
         {
-            self.check_intent(cookie, &parts.headers, provenance)?;
+            if provenance == Provenance::Elsewhere {
+                return Err(origin::foreign());
+            }
+            if !origin::is_safe(&parts.method) {
+                self.check_intent(cookie, &parts.headers, provenance)?;
+            }
         }
+        peer.place.ranks(match who {
+            Who::Owner => Rank::Owner,
+            Who::Viewer | Who::Token { .. } => Rank::Guest,
+            Who::Local { .. } | Who::Anonymous => Rank::Stranger,
+        });
         *request = Request::from_parts(parts, body);
         let extensions = request.extensions_mut();
-        extensions.insert(self.standing(shown, who.clone(), peer.follows));
+        extensions.insert(self.standing(shown, who.clone(), peer.stays));
         let claimed = self.credentials.is_claimed();
         extensions.insert(Caller { who, remote: Some(peer.remote), claimed });
         Ok(())
@@ -148,9 +161,9 @@ impl Entrance {
         Ok(())
     }
 
-    /// Lets a long answer ask whether its caller is still who it was.
-    fn standing(self: &Arc<Self>, shown: Shown, who: Who, follows: Arc<AtomicBool>) -> Standing {
+    /// Lets others ask whether the caller is still who it was.
+    fn standing(self: &Arc<Self>, shown: Shown, who: Who, stays: Stays) -> Standing {
         let entrance = Arc::clone(self);
-        Standing::new(follows, move || entrance.who(&shown) == who)
+        Standing::new(stays, move || entrance.who(&shown) == who)
     }
 }

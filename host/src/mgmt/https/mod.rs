@@ -2,8 +2,12 @@
 //!
 //! It opens before anything else is there and stays open whatever fails. TLS shows the console's own certificate and
 //! asks for none. Whatever a peer does meets a named limit first: connections in all and per address, time for the
-//! handshake, for a request's head and body, for reading an answer, and for the connection as a whole. Only who follows
-//! events may stay longer, because a follower's caller is looked at again and again.
+//! handshake and for a request's head, the pace of its body, time for reading an answer, and for the connection as a whole.
+//! Only who follows something may stay longer, because a follower's caller is looked at again and again, and a body that
+//! keeps coming.
+//!
+//! Strangers can take every place, and keep nobody out with it: a newcomer gets the place of one of them, and the owner's
+//! connections are nobody else's. Whose a connection is says the last request that came over it.
 //!
 //! On a machine whose socket units give it ports 443 and 80 it serves those too; 80 only leads to HTTPS.
 //!
@@ -11,7 +15,6 @@
 
 mod entrance;
 mod origin;
-mod patience;
 mod redirect;
 
 use std::convert::Infallible;
@@ -19,7 +22,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -44,12 +46,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use self::entrance::{Entrance, Peer, enter};
-use self::patience::{Patient, timed};
 use self::redirect::Redirect;
 use super::guard::Credentials;
-use super::{STOP_TIMEOUT, Startup, api};
+use super::patience::{Pace, Patient, Stays, paced};
+use super::{LOOK_EVERY, PACE, STOP_TIMEOUT, Startup, api};
 use crate::identity::ConsoleIdentity;
-use crate::listen::{self, Gate, Inherited};
+use crate::listen::{self, Admission, Gate, Inherited};
 
 pub use origin::HostNames;
 
@@ -63,7 +65,7 @@ const REDIRECT_SOCKET: &str = "http-redirect";
 pub struct HttpsLimits {
     /// Connections at a time.
     pub connections: usize,
-    /// Connections at a time from one address (IPv6: one /64).
+    /// Connections at a time from one address; an IPv6 /64 may have four times as many.
     pub connections_per_address: usize,
     /// Bytes of a request's line and headers together; at least 8 KiB.
     pub head_bytes: usize,
@@ -71,14 +73,25 @@ pub struct HttpsLimits {
     pub handshake: Duration,
     /// Time for a request's head, and so for an idle connection.
     pub head: Duration,
-    /// Time for a request's body.
+    /// A request's body ends, or brings `body_bytes`, in each such time.
     pub body: Duration,
+    /// As much a body brings at least in each `body`.
+    pub body_bytes: usize,
+    /// Time for a request's body, however fast it comes.
+    pub body_in_all: Duration,
     /// A peer that takes nothing of an answer for so long is gone.
     pub stall: Duration,
-    /// After so long a connection takes no more requests, unless somebody follows events over it.
+    /// After so long a connection takes no more requests. Its last one may follow events for as long as it likes, and
+    /// its body may keep coming.
     pub connection: Duration,
-    /// What is answered then gets so much more time: the longest answer is the doctor's.
+    /// What else is answered then gets so much more time: the longest answer is the doctor's.
     pub last_answer: Duration,
+}
+
+impl HttpsLimits {
+    fn pace(&self) -> Pace {
+        Pace { each: self.body, bytes: self.body_bytes, in_all: self.body_in_all }
+    }
 }
 
 impl Default for HttpsLimits {
@@ -89,7 +102,9 @@ impl Default for HttpsLimits {
             head_bytes: 16 * 1024,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
-            body: Duration::from_secs(30),
+            body: PACE.each,
+            body_bytes: PACE.bytes,
+            body_in_all: PACE.in_all,
             stall: Duration::from_secs(30),
             connection: Duration::from_secs(300),
             last_answer: Duration::from_secs(150),
@@ -167,7 +182,8 @@ impl HttpsServer {
         let names = Arc::new(options.names.clone());
         let entrance = Arc::new(Entrance { names: options.names, credentials });
         let router = api::router(startup).layer(middleware::from_fn_with_state(entrance, enter));
-        let gate = Gate::new(options.limits.connections, options.limits.connections_per_address);
+        let HttpsLimits { connections, connections_per_address, .. } = options.limits;
+        let gate = Gate::making_room(connections, connections_per_address);
         let door = Door { limits: options.limits, gate, stopped };
         match listen::bind(options.listen, options.port) {
             Ok(listener) => {
@@ -258,8 +274,13 @@ impl Door {
             };
             let (door, speak) = (self.clone(), speak.clone());
             connections.spawn(async move {
-                let _place = place;
-                door.converse(stream, remote, speak).await;
+                let place = Arc::new(place);
+                tokio::select! {
+                    () = door.converse(stream, remote, speak, Arc::clone(&place)) => {}
+                    () = place.taken() => {
+                        tracing::debug!(%remote, "a connection to the console made room for another");
+                    }
+                }
             });
         }
         drop(listener);
@@ -269,17 +290,24 @@ impl Door {
         }
     }
 
-    async fn converse(self, stream: TcpStream, remote: SocketAddr, speak: Speak) {
+    async fn converse(
+        self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        speak: Speak,
+        place: Arc<Admission>,
+    ) {
         let limits = self.limits;
         let Ok(local) = stream.local_addr() else { return };
         // Both only help: small answers go out at once, and a peer that has vanished is not sent to for minutes.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stall));
-        let follows = Arc::new(AtomicBool::new(false));
+        let stays = Stays::default();
         let peer = Peer {
             remote: remote.ip().to_canonical(),
             local: local.ip().to_canonical(),
-            follows: Arc::clone(&follows),
+            stays: stays.clone(),
+            place,
         };
         let stream = Patient::new(stream, limits.stall);
         match speak {
@@ -289,7 +317,7 @@ impl Door {
                     async move { Ok::<_, Infallible>(answer) }
                 });
                 // One request and no more: there is nothing to be had here.
-                self.serve(stream, remote, service, false, &follows).await;
+                self.serve(stream, remote, service, false, &stays).await;
             }
             Speak::Https(tls, router) => {
                 let stream = match timeout(limits.handshake, tls.accept(stream)).await {
@@ -303,11 +331,11 @@ impl Door {
                 };
                 let router = TowerToHyperService::new(router);
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let mut request = request.map(|body| timed(body, limits.body));
+                    let mut request = paced(request, limits.pace(), &peer.stays);
                     request.extensions_mut().insert(peer.clone());
                     router.call(request)
                 });
-                self.serve(stream, remote, service, true, &follows).await;
+                self.serve(stream, remote, service, true, &stays).await;
             }
         }
     }
@@ -318,7 +346,7 @@ impl Door {
         remote: SocketAddr,
         service: S,
         keep_alive: bool,
-        follows: &AtomicBool,
+        stays: &Stays,
     ) where
         S: HttpService<Incoming, ResBody = axum::body::Body>,
         S::Error: Into<axum::BoxError>,
@@ -331,25 +359,24 @@ impl Door {
             .keep_alive(keep_alive)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let is_over = async {
-            sleep(limits.connection).await;
-            // What follows events ends with its follower, or when its caller may not follow any more.
-            while follows.load(Ordering::Relaxed) {
-                sleep(limits.connection).await;
-            }
-        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = stopped(&mut self.stopped) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = is_over => {
+            () = sleep(limits.connection) => {
                 connection.as_mut().graceful_shutdown();
-                let Ok(ended) = timeout(limits.last_answer, connection).await else {
-                    return tracing::debug!(%remote, "a connection to the console took too long");
+                let is_over = async {
+                    stays.end(LOOK_EVERY).await;
+                    sleep(limits.last_answer).await;
                 };
-                ended
+                tokio::select! {
+                    ended = connection => ended,
+                    () = is_over => {
+                        return tracing::debug!(%remote, "a connection to the console took too long");
+                    }
+                }
             }
         };
         if let Err(error) = ended {

@@ -16,6 +16,8 @@ use crate::identity::label;
 
 /// Tells where a request comes from; only browsers send it, and no page can forge it.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What the answer is for: a page to go to, a script, a picture.
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 /// The port that a URL with `https` need not name.
 const HTTPS_PORT: u16 = 443;
 
@@ -114,8 +116,10 @@ pub(super) fn check_host(
 pub(super) enum Provenance {
     /// The console itself, or the person at the browser.
     Own,
-    /// Nothing: the caller is a program, or a browser of long ago.
+    /// Nothing: the caller is a program, or a browser of long ago; or somebody follows a link to here.
     Unsaid,
+    /// A page of another origin, which may be another port of this host.
+    Elsewhere,
 }
 
 /// Where the request comes from.
@@ -123,10 +127,6 @@ pub(super) enum Provenance {
 /// # Errors
 /// From a page of somebody else's: 403 `foreign-origin`.
 pub(super) fn check_origin(headers: &HeaderMap, asked: &Asked) -> Result<Provenance, Problem> {
-    let foreign = || {
-        let detail = "this request comes from another web page, which may not use this host";
-        Problem::new(StatusCode::FORBIDDEN, "foreign-origin", detail)
-    };
     if headers.contains_key(header::ORIGIN) {
         let origin =
             single(headers, &header::ORIGIN).and_then(|text| text.strip_prefix("https://"));
@@ -135,8 +135,17 @@ pub(super) fn check_origin(headers: &HeaderMap, asked: &Asked) -> Result<Provena
     }
     Ok(match single(headers, &SEC_FETCH_SITE) {
         Some("same-origin" | "none") => Provenance::Own,
-        _ => Provenance::Unsaid,
+        // Whoever follows a link sees the answer, and no page does.
+        _ if single(headers, &SEC_FETCH_DEST) == Some("document") => Provenance::Unsaid,
+        None if !headers.contains_key(SEC_FETCH_SITE) => Provenance::Unsaid,
+        _ => Provenance::Elsewhere,
     })
+}
+
+/// The answer to a page of somebody else's.
+pub(super) fn foreign() -> Problem {
+    let detail = "this request comes from another web page, which may not use this host";
+    Problem::new(StatusCode::FORBIDDEN, "foreign-origin", detail)
 }
 
 /// Whether a request with this method changes nothing.
@@ -237,7 +246,15 @@ mod tests {
         assert_eq!(check(&[]), Some(Provenance::Unsaid));
         assert_eq!(check(&[("origin", "https://sofa.local:47990")]), Some(Provenance::Own));
         assert_eq!(check(&[("sec-fetch-site", "same-origin")]), Some(Provenance::Own));
-        assert_eq!(check(&[("sec-fetch-site", "cross-site")]), Some(Provenance::Unsaid));
+        for site in ["cross-site", "same-site", "nonsense"] {
+            assert_eq!(check(&[("sec-fetch-site", site)]), Some(Provenance::Elsewhere));
+            let picture = [("sec-fetch-site", site), ("sec-fetch-dest", "image")];
+            assert_eq!(check(&picture), Some(Provenance::Elsewhere));
+            let link = [("sec-fetch-site", site), ("sec-fetch-dest", "document")];
+            assert_eq!(check(&link), Some(Provenance::Unsaid));
+        }
+        let twice = [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(check(&twice), Some(Provenance::Elsewhere));
         for foreign in [
             "null",
             "https://evil.example",

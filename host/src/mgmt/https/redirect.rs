@@ -26,7 +26,9 @@ impl Redirect {
             Ok(asked) => asked,
             Err(problem) => return secure(problem.into_response()),
         };
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        // `OPTIONS *` has a target that is no path, and that would become a part of the name.
+        let path = parts.uri.path_and_query().map(|path| path.as_str());
+        let path = path.filter(|path| path.starts_with('/')).unwrap_or("/");
         let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
         let location = format!("https://{}{port}{path}", asked.host);
         let led = (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, location)], Body::empty());
@@ -59,5 +61,6 @@ mod tests {
             check(443, "sofa.local", "//evil.example/"),
             (308, "https://sofa.local//evil.example/".to_owned())
         );
+        assert_eq!(check(443, "sofa.local", "*"), (308, "https://sofa.local/".to_owned()));
     }
 }

@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::super::super::MgmtHandles;
-use super::super::super::guard::{Caller, Who};
+use super::super::super::guard::{Caller, Standing, Who};
+use super::super::super::patience::Stays;
 use super::super::super::startup::Startup;
 use super::super::router;
 use crate::access::{Access, AccessOptions, Scope, Scopes};
@@ -74,7 +75,9 @@ impl Host {
         }
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let request = request.body(body).unwrap();
-        let service = TowerToHyperService::new(self.router.clone().layer(Extension(caller)));
+        let standing = Standing::new(Stays::default(), || true);
+        let router = self.router.clone().layer(Extension(caller)).layer(Extension(standing));
+        let service = TowerToHyperService::new(router);
         self.runtime.block_on(async {
             let response = service.call(request).await.unwrap();
             let text = |name| Some(response.headers().get(name)?.to_str().unwrap().to_owned());

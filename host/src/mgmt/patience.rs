@@ -1,0 +1,279 @@
+//! How long a peer may take: a stream whose writes must get on, a body that must keep coming, and who keeps its connection
+//! for as long as it needs.
+//!
+//! A peer that reads nothing keeps an answer, and its place, for ever; one that sends a byte now and then does the same
+//! with a request. Both end here with an error, which ends the connection. A body is measured by what it brings, not by
+//! how long it takes: a backup over a slow link takes minutes and is welcome, and who trickles is not.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::Request;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// A stream to whose peer something must get through within a limit, whenever there is something to send.
+pub(super) struct Patient<S> {
+    stream: S,
+    limit: Duration,
+    /// Runs while the peer takes nothing.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, limit, waiting: None }
+    }
+
+    fn hold<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = None;
+            return polled;
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
+        waiting
+            .as_mut()
+            .poll(context)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer reads nothing")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.hold(polled, context)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.hold(polled, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.hold(polled, context)
+    }
+}
+
+/// How fast a request's body has to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// It ends, or brings `bytes`, in each such time.
+    pub(super) each: Duration,
+    pub(super) bytes: usize,
+    /// However fast it comes, it is there after this time.
+    pub(super) in_all: Duration,
+}
+
+/// What keeps a connection beyond the time that every connection has; clones count together.
+#[derive(Clone, Default)]
+pub(super) struct Stays(Arc<AtomicUsize>);
+
+/// A reason to stay, until it is dropped.
+pub(super) struct Stay(Arc<AtomicUsize>);
+
+impl Stays {
+    pub(super) fn begin(&self) -> Stay {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Stay(Arc::clone(&self.0))
+    }
+
+    /// Returns when nothing keeps the connection, which is looked at this often.
+    pub(super) async fn end(&self, look_every: Duration) {
+        while self.0.load(Ordering::Relaxed) > 0 {
+            sleep(look_every).await;
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The request, with a body that has to keep this pace. While it comes, its connection stays.
+pub(super) fn paced<B>(request: Request<B>, pace: Pace, stays: &Stays) -> Request<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    request.map(|body| {
+        if body.is_end_stream() {
+            return Body::empty();
+        }
+        let laps = Laps::new(pace, Instant::now());
+        Body::new(Paced { body, laps, late: None, _stay: stays.begin() })
+    })
+}
+
+struct Paced<B> {
+    body: B,
+    laps: Laps,
+    /// Made when the body has to be waited for, which is rare.
+    late: Option<Pin<Box<Sleep>>>,
+    _stay: Stay,
+}
+
+/// How a body keeps its pace: in laps, each of which has to bring enough.
+struct Laps {
+    pace: Pace,
+    end: Instant,
+    /// When the lap ends that has brought `lap_bytes` so far.
+    lap_end: Instant,
+    lap_bytes: usize,
+}
+
+impl Laps {
+    fn new(pace: Pace, now: Instant) -> Self {
+        Self { pace, end: now + pace.in_all, lap_end: now + pace.each, lap_bytes: 0 }
+    }
+
+    /// Counts what has come now. A lap that has brought enough is followed by another.
+    fn count(&mut self, now: Instant, bytes: usize) {
+        self.lap_bytes = self.lap_bytes.saturating_add(bytes);
+        if self.lap_bytes >= self.pace.bytes {
+            self.lap_bytes = 0;
+            self.lap_end = (now + self.pace.each).min(self.end);
+        }
+    }
+}
+
+impl<B> HttpBody for Paced<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            let now = Instant::now();
+            if now >= this.laps.end {
+                return Poll::Ready(Some(Err(TOO_SLOW.into())));
+            }
+            if let Some(Ok(frame)) = &frame {
+                this.laps.count(now, frame.data_ref().map_or(0, Bytes::len));
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let lap_end = this.laps.lap_end;
+        let late = this.late.get_or_insert_with(|| Box::pin(sleep_until(lap_end)));
+        if late.deadline() != lap_end {
+            late.as_mut().reset(lap_end);
+        }
+        late.as_mut().poll(context).map(|()| Some(Err(TOO_SLOW.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+const TOO_SLOW: &str = "the request's body took too long";
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_reads_slowly_is_waited_for_and_one_that_does_not_is_not() {
+        let limit = Duration::from_millis(400);
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut stream = Patient::new(near, limit);
+        let reading = tokio::spawn(async move {
+            let mut taken = [0; 4];
+            for _ in 0..5 {
+                sleep(limit / 4).await;
+                far.read_exact(&mut taken).await.unwrap();
+            }
+            far
+        });
+        stream.write_all(&[7; 20]).await.unwrap();
+        let _far = reading.await.unwrap();
+        let before = Instant::now();
+        let error = stream.write_all(&[7; 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(before.elapsed() >= limit);
+    }
+    #[test]
+    fn a_body_may_take_long_while_it_brings_something() {
+        let pace =
+            Pace { each: Duration::from_secs(10), bytes: 100, in_all: Duration::from_secs(60) };
+        // Pieces, each after so many seconds; whether all of them are waited for.
+        let check = |pieces: &[(u64, usize)], is_waited_for: bool| {
+            let mut now = Instant::now();
+            let mut laps = Laps::new(pace, now);
+            let all = pieces.iter().all(|(pause, bytes)| {
+                now += Duration::from_secs(*pause);
+                let is_in_time = now < laps.lap_end;
+                laps.count(now, *bytes);
+                is_in_time
+            });
+            assert_eq!(all, is_waited_for, "{pieces:?}");
+        };
+        check(&[(0, 3)], true);
+        check(&[(9, 100), (9, 100), (9, 100), (9, 1)], true);
+        check(&[(4, 50), (4, 50), (9, 100)], true);
+        check(&[(11, 100)], false);
+        check(&[(4, 50), (4, 49), (4, 100)], false);
+        check(&[(9, 100), (9, 99), (2, 1)], false);
+        // However fast it comes, it ends.
+        check(&[(9, 100_000); 7], false);
+    }
+
+    #[tokio::test]
+    async fn a_connection_stays_while_there_is_a_reason_to() {
+        let limit = Duration::from_secs(60);
+        let pace = Pace { each: limit, bytes: 1, in_all: limit };
+        let stays = Stays::default();
+        let ended = || timeout(Duration::ZERO, stays.end(limit));
+        assert!(ended().await.is_ok());
+        let request = paced(Request::new(Body::from("x")), pace, &stays);
+        let follower = stays.clone().begin();
+        assert!(ended().await.is_err());
+        drop(request);
+        assert!(ended().await.is_err());
+        drop(follower);
+        assert!(ended().await.is_ok());
+        let _nothing_comes = paced(Request::new(Body::empty()), pace, &stays);
+        assert!(ended().await.is_ok());
+    }
+}
