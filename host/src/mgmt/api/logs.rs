@@ -127,7 +127,7 @@ struct Since {
 /// Log records as they are written, as server-sent events.
 ///
 /// The event `record` has a `LogRecord` as its data and the record's number as its id; `gap` has a `LogGap` and says how
-/// many records a slow follower missed. A connection is closed after a while; come back with the last id.
+/// many records a slow follower missed. Whoever comes back after a break names the last id.
 #[utoipa::path(
     get,
     path = "/logs/follow",
