@@ -11,15 +11,10 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::record::{MAX_FIELDS, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES};
 use super::redact::{is_secret_name, redact};
 use super::{Logbook, REDACTED, Record};
 
-/// The longest message, in bytes.
-const MAX_MESSAGE_BYTES: usize = 1024;
-/// The longest value of a field, in bytes.
-const MAX_VALUE_BYTES: usize = 512;
-/// As many fields are kept.
-const MAX_FIELDS: usize = 12;
 /// Where in its source a library wrote a record; that means nothing to who reads it here.
 const OF_LIBRARIES: &[&str] = &["log.file", "log.line", "log.module_path"];
 /// What ends a text that was cut.
@@ -66,11 +61,11 @@ where
             let mut spans = context.event_scope(event)?;
             spans.find_map(|span| span.extensions().get::<OfSession>().map(|of| of.0))
         };
-        self.book.put(Record {
+        self.book.put(&Record {
             sequence: 0,
             at_ms: self.book.now(),
             level: (*metadata.level()).into(),
-            target: metadata.target(),
+            target: metadata.target().to_owned(),
             session: taken.session.or_else(of_span),
             message: taken.message,
             fields: taken.fields,
@@ -95,7 +90,7 @@ impl Visit for SessionNumber {
 #[derive(Default)]
 struct Taken {
     message: String,
-    fields: Vec<(&'static str, String)>,
+    fields: Vec<(String, String)>,
     session: Option<u64>,
 }
 
@@ -118,7 +113,7 @@ impl Visit for Taken {
         } else if self.fields.len() < MAX_FIELDS && !OF_LIBRARIES.contains(&field.name()) {
             let secret = is_secret_name(field.name());
             let value = if secret { REDACTED.to_owned() } else { text_of(value, MAX_VALUE_BYTES) };
-            self.fields.push((field.name(), value));
+            self.fields.push((field.name().to_owned(), value));
         }
     }
 }
@@ -142,7 +137,6 @@ fn text_of(value: &dyn fmt::Debug, most: usize) -> String {
         text.truncate(end.unwrap_or(0));
         text.push_str(CUT);
     }
-    text.shrink_to_fit();
     text
 }
 

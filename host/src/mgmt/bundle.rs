@@ -10,7 +10,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -41,9 +40,9 @@ pub(super) struct Contents {
     /// The settings as they hold.
     pub(super) settings: String,
     /// The newest records.
-    pub(super) log: Vec<Arc<Record>>,
+    pub(super) log: Vec<Record>,
     /// The newest warnings and errors.
-    pub(super) troubles: Vec<Arc<Record>>,
+    pub(super) troubles: Vec<Record>,
     pub(super) facts: Facts,
     pub(super) network: Network,
     pub(super) storage: Vec<Usage>,
@@ -162,11 +161,11 @@ impl Veil {
     }
 
     /// A line for each record, oldest first; the newest that fit.
-    fn records(&self, records: &[Arc<Record>], most: usize) -> io::Result<String> {
+    fn records(&self, records: &[Record], most: usize) -> io::Result<String> {
         let mut lines = Vec::new();
         let mut bytes = 0;
         for record in records.iter().rev() {
-            let mut value = serde_json::to_value(LogRecord::from(record.as_ref()))?;
+            let mut value = serde_json::to_value(LogRecord::from(record))?;
             self.value(&mut value);
             let line = value.to_string() + "\n";
             bytes += line.len();
@@ -299,16 +298,16 @@ mod tests {
         }
     }
 
-    fn record(message: &str) -> Arc<Record> {
-        Arc::new(Record {
+    fn record(message: &str) -> Record {
+        Record {
             sequence: 1,
             at_ms: 0,
             level: Level::Info,
-            target: "t",
+            target: "t".to_owned(),
             message: message.to_owned(),
-            fields: vec![("name", message.to_owned())],
+            fields: vec![("name".to_owned(), message.to_owned())],
             session: None,
-        })
+        }
     }
 
     fn files(archive: &[u8]) -> Vec<(String, String)> {

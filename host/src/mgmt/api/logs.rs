@@ -158,7 +158,7 @@ fn told(followed: &Followed) -> Event {
         Followed::Record(record) => Event::default()
             .event("record")
             .id(record.sequence.to_string())
-            .json_data(LogRecord::from(record.as_ref())),
+            .json_data(LogRecord::from(record)),
         Followed::Missed(missed) => {
             Event::default().event("gap").json_data(LogGap { missed: *missed })
         }

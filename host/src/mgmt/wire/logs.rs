@@ -88,14 +88,13 @@ impl From<Level> for LogLevel {
 
 impl From<&Record> for LogRecord {
     fn from(record: &Record) -> Self {
-        let field = |(name, value): &(&str, String)| ((*name).to_owned(), value.clone());
         Self {
             sequence: record.sequence,
             at_ms: record.at_ms,
             level: record.level.into(),
-            target: record.target.to_owned(),
+            target: record.target.clone(),
             message: record.message.clone(),
-            fields: record.fields.iter().map(field).collect(),
+            fields: record.fields.iter().cloned().collect(),
             session: record.session,
         }
     }
@@ -104,7 +103,7 @@ impl From<&Record> for LogRecord {
 impl From<Page> for Logs {
     fn from(page: Page) -> Self {
         Self {
-            records: page.records.iter().map(|record| LogRecord::from(record.as_ref())).collect(),
+            records: page.records.iter().map(LogRecord::from).collect(),
             oldest: page.oldest,
             newest: page.newest,
         }
