@@ -449,6 +449,8 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     // FULL also flushes the WAL at each commit: a pairing the client was told of must survive a loss of power.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // In KiB: what is asked for often lies in memory of our own.
+    connection.pragma_update(None, "cache_size", -256)?;
     // What is removed is overwritten: the file also holds a private key.
     connection.pragma_update(None, "secure_delete", true)
 }
