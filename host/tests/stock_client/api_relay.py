@@ -8,7 +8,7 @@ keeps the pairing desk moving, so that whoever waits for news gets some.
 import asyncio
 import sys
 
-STREAM_S = 0.5
+STREAM_S = 0.2
 NUDGE_S = 0.3
 MAX_HEAD = 64 * 1024
 
@@ -75,7 +75,9 @@ async def nudge(path):
     while True:
         for verb in ("arm", "disarm"):
             reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(f"POST /api/v1/pairing/{verb} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
+            # Without the second header the answer would end with the connection, which the host keeps for a while.
+            writer.write(f"POST /api/v1/pairing/{verb} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                         "Content-Length: 0\r\n\r\n".encode())
             await reader.read()
             writer.close()
             await asyncio.sleep(NUDGE_S)
