@@ -120,6 +120,17 @@ class Daemon:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def cpu_of_threads_s(self, name):
+        """The processor time of each living thread of this name, to the nanosecond: {id: seconds}."""
+        used = {}
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            try:
+                if (thread / "comm").read_text().strip() == name:
+                    used[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e9
+            except OSError:
+                pass  # It ended between the two looks.
+        return used
+
     def rss_mib(self):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
