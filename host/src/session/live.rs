@@ -13,6 +13,7 @@ use punktfunk_core::time::Timestamp;
 use tracing::info;
 
 use super::figures::Tally;
+use super::histogram::Histogram;
 use super::programs::Programs;
 use super::pulse::{BEAT, Pulse};
 use super::register::Page;
@@ -74,6 +75,8 @@ pub(super) struct View {
     pub(super) traces: VecDeque<FrameTrace>,
     /// Of all its streams.
     pub(super) tally: Tally,
+    /// How long each of their pictures took.
+    pub(super) times: Histogram,
 }
 
 impl View {
@@ -87,6 +90,7 @@ impl View {
             stream: None,
             traces: VecDeque::new(),
             tally: Tally::default(),
+            times: Histogram::default(),
         }
     }
 }
@@ -354,7 +358,10 @@ impl Session {
             return;
         }
         self.see(|view| {
-            taken.iter().for_each(|trace| view.tally.add(trace));
+            for trace in &taken {
+                view.tally.add(trace);
+                view.times.add(trace);
+            }
             view.traces.extend(taken);
             let surplus = view.traces.len().saturating_sub(TRACES_KEPT);
             view.traces.drain(..surplus);

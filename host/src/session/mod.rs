@@ -6,6 +6,7 @@
 pub mod apps;
 pub mod art;
 pub mod figures;
+mod histogram;
 mod live;
 mod programs;
 mod pulse;

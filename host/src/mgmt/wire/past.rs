@@ -30,7 +30,7 @@ pub struct PastSession {
     pub figures: Option<PastFigures>,
 }
 
-/// What is kept of the figures of a session: counts of all its streams, and how long its newest pictures took.
+/// What is kept of the figures of a session: counts of all its streams, and how long their pictures took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PastFigures {
     /// Pictures of the source.
@@ -49,7 +49,7 @@ pub struct PastFigures {
     pub bytes: u64,
     /// Datagrams that went out, parity included.
     pub datagrams: u64,
-    /// From capture to the last datagram in microseconds, of the newest pictures: half took no longer.
+    /// From capture to the last datagram in microseconds, to within 1/32: half took no longer.
     pub latency_p50_us: u32,
     /// 95 of 100 took no longer.
     pub latency_p95_us: u32,
