@@ -2,8 +2,9 @@
 //! nobody reads it without the passphrase.
 //!
 //! The store copies its tables, [`contents`] writes them down, [`sealed`] encrypts them. A backup is checked as a whole,
-//! keys included, before anything is replaced, and then all is replaced in one transaction. It takes effect when
-//! the host starts again, which is when keys and settings are read.
+//! keys and pictures included, before anything is replaced, and then all is replaced in one transaction. Who is trusted
+//! and what each device may do holds at once, so that no change of the owner's falls between two lists; the rest takes
+//! effect when the host starts again, which is when keys and settings are read.
 //!
 //! Deliberately absent: a way in. Who the owner is, logins, tokens and the claim are not copied and not touched, so that
 //! whoever restores a backup needs a login of this host's, and gets none of another's.
@@ -21,9 +22,11 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::config::art;
 use crate::identity::{Identity, IdentityError};
 use crate::store::{
-    Cell, ClientId, MAX_CERTIFICATE_BYTES, Store, StoreCopy, StoreError, StoredIdentity, TableCopy,
+    Cell, ClientId, MAX_ART_TOTAL_BYTES, MAX_CERTIFICATE_BYTES, Store, StoreCopy, StoreError,
+    StoredIdentity, TableCopy,
 };
 
 pub use sealed::Strength;
@@ -121,6 +124,8 @@ pub struct Restored {
     pub rows: Vec<(String, usize)>,
     /// The devices that were trusted before and are not any more.
     pub gone: Vec<ClientId>,
+    /// The devices that could use keyboard and pointer before and cannot any more.
+    pub curbed: Vec<ClientId>,
 }
 
 /// Makes and restores backups, one at a time; clones share it. All calls take long: they wait for the disk and derive a
@@ -163,7 +168,8 @@ impl Backups {
         })
     }
 
-    /// Puts what is in a backup in the place of what is there. Holds when the host starts again.
+    /// Puts what is in a backup in the place of what is there. Paired devices and what they may do hold at once, all
+    /// else when the host starts again.
     ///
     /// # Errors
     /// See [`BackupError`].
@@ -178,10 +184,10 @@ impl Backups {
             let opened = sealed::open(passphrase.bytes(), backup)?;
             let (copy, made_by) = contents::read(&opened)?;
             check(&copy)?;
-            let gone = self.store.restore(&copy)?;
+            let (gone, curbed) = self.store.restore(&copy)?;
             let rows = |table: &TableCopy| (table.name.clone(), table.rows.len());
             tracing::info!(made_by, "a backup was restored; it holds when the host starts again");
-            Ok(Restored { made_by, rows: copy.tables.iter().map(rows).collect(), gone })
+            Ok(Restored { made_by, rows: copy.tables.iter().map(rows).collect(), gone, curbed })
         })
     }
 
@@ -220,6 +226,21 @@ fn check(copy: &StoreCopy) -> Result<(), BackupError> {
                 return Err(unfit("a device in it has another certificate than it should"));
             }
         }
+    }
+    copy.table("app").map_or(Ok(()), check_pictures)
+}
+
+/// As when the owner gives an app a picture: clients unpack them.
+fn check_pictures(apps: &TableCopy) -> Result<(), BackupError> {
+    let unfit = |what: String| BackupError::Unfit { what };
+    let mut bytes = 0;
+    for picture in apps.rows.iter().filter_map(|row| apps.blob(row, "art")) {
+        art::check(picture).map_err(|error| unfit(format!("of an app in it {error}")))?;
+        bytes += picture.len();
+    }
+    if bytes > MAX_ART_TOTAL_BYTES {
+        let error = StoreError::TooMuchArt { max: MAX_ART_TOTAL_BYTES };
+        return Err(unfit(error.to_string()));
     }
     Ok(())
 }

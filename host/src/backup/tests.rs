@@ -3,6 +3,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::{NewClient, Policy};
 
 const PASSPHRASE: &str = "correct horse battery";
 /// The tests try many passphrases.
@@ -21,7 +22,7 @@ impl Host {
         Identity::load_or_create(&store).unwrap();
         store.put_settings(&[("name".to_owned(), "\"sofa\"".to_owned())]).unwrap();
         store.put_app("Mine", "{}").unwrap();
-        store.put_app_art("Mine", &[0xff; 100]).unwrap();
+        store.put_app_art("Mine", PICTURE).unwrap();
         let backups = Backups::new(store.clone(), WEAK);
         Self { _folder: folder, store, backups }
     }
@@ -42,6 +43,8 @@ impl Host {
     }
 }
 
+const PICTURE: &[u8] = include_bytes!("../../assets/art/desktop.png");
+
 /// A backup, and a host with another identity, for tests that change neither.
 static BACKUP_AND_HOST: LazyLock<(Vec<u8>, Host)> =
     LazyLock::new(|| (Host::new().make(), Host::new()));
@@ -58,6 +61,39 @@ fn what_comes_out_is_what_went_in() {
     assert_eq!(old.store.copy().unwrap(), new.store.copy().unwrap());
     assert_eq!(restored.made_by, env!("CARGO_PKG_VERSION"));
     assert!(restored.rows.contains(&("identity".to_owned(), 1)));
+}
+
+#[test]
+fn what_devices_may_do_holds_at_once_and_no_change_after_it_is_lost() {
+    let host = Host::new();
+    let pair = |name: &str| {
+        let new = NewClient {
+            certificate_der: name.as_bytes().to_vec(),
+            name: name.to_owned(),
+            remote: [10, 0, 0, 5].into(),
+        };
+        host.store.add_client(new).unwrap().id
+    };
+    let (tv, phone) = (pair("TV"), pair("Phone"));
+    let watches = Policy { input: false, expires_at: Some(4_000_000_000), ..Policy::default() };
+    host.store.set_policy(tv, watches).unwrap();
+    let backup = host.make();
+    host.store.set_policy(tv, Policy::default()).unwrap();
+    host.store.rename(phone, "Tablet").unwrap();
+    let deck = pair("Deck");
+    let restored = host.restore(&backup).unwrap();
+    assert_eq!((restored.gone, restored.curbed), (vec![deck], vec![tv]));
+    assert_eq!(host.store.policy(tv), Some(watches));
+    assert_eq!(host.store.client(phone).unwrap().name, "Phone");
+    // The owner changes one thing of it before the host starts again; the rest of it stays.
+    let before = host.store.policy(tv).unwrap();
+    host.store.set_policy(tv, before.with(&[])).unwrap();
+    let copy = host.store.copy().unwrap();
+    let Host { _folder: folder, store, backups } = host;
+    drop((store, backups));
+    let store = Store::open(&folder.path().join("state")).unwrap();
+    assert_eq!(store.copy().unwrap(), copy);
+    assert_eq!(store.policy(tv), Some(Policy { launch: false, ..watches }));
 }
 
 #[test]
@@ -150,6 +186,18 @@ fn what_a_host_could_not_start_with_is_refused_and_nothing_changes() {
         },
         "another certificate",
     );
+    let art = |copy: &mut StoreCopy, picture: Vec<u8>| {
+        let apps = table(copy, "app");
+        let at = apps.columns.iter().position(|column| column == "art").unwrap();
+        apps.rows[0][at] = Cell::Blob(Zeroizing::new(picture));
+    };
+    refused(&|copy| art(copy, b"<svg/>".to_vec()), "no PNG");
+    let mut vast = PICTURE.to_vec();
+    vast[16] = 1;
+    refused(&|copy| art(copy, vast.clone()), "each side may have");
+    let mut large = PICTURE.to_vec();
+    large.resize(1_048_577, 0);
+    refused(&|copy| art(copy, large.clone()), "1048577 bytes");
     // A row that the database does not take, after others that it took.
     refused(&|copy| table(copy, "app").rows[0][0] = Cell::Null, "restore a backup");
 }

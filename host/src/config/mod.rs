@@ -15,6 +15,7 @@
 //! decides is in the store.
 
 mod apps;
+pub mod art;
 mod desk;
 mod reference;
 mod settings;

@@ -1,79 +1,21 @@
-//! Box art: an app's own picture, or one that ships with the host; and whether a picture is fit to be one.
+//! Box art: an app's own picture, or one that ships with the host.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
 
 use super::App;
-use crate::config::AppArt;
+use crate::config::{self, AppArt};
 use crate::store::Store;
 
-/// The largest picture, in bytes; consoles hold it in memory.
-// spec: gamestream 2.10
-pub const MAX_ART_BYTES: usize = 1024 * 1024;
-/// The longest side of a picture, in pixels. A small file can hold a very large picture, and clients unpack it.
-pub const MAX_ART_SIDE: u32 = 4096;
-
-const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// The last chunk of every PNG: no data, and its checksum.
-const PNG_END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+pub use crate::config::art::{ArtError, MAX_ART_BYTES, MAX_ART_SIDE, check};
 
 const DEFAULT: &[u8] = include_bytes!("../../assets/art/default.png");
 const DESKTOP: &[u8] = include_bytes!("../../assets/art/desktop.png");
 const TEST_CARD: &[u8] = include_bytes!("../../assets/art/test-card.png");
-
-/// Why a picture is not fit to be an app's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ArtError {
-    /// It is too large.
-    #[error("the picture has {got} bytes; it may have {MAX_ART_BYTES}")]
-    TooLarge {
-        /// Its length in bytes.
-        got: usize,
-    },
-    /// It is no PNG.
-    #[error("the picture is no PNG file")]
-    NotPng,
-    /// The file ends early, or something follows the picture.
-    #[error("the PNG file is damaged; its end is not where it should be")]
-    Damaged,
-    /// It is too wide or too high, or has no size.
-    #[error("the picture has {width}x{height} pixels; each side may have 1 to {MAX_ART_SIDE}")]
-    Sides {
-        /// In pixels.
-        width: u32,
-        /// In pixels.
-        height: u32,
-    },
-}
-
-/// Whether a picture is fit to be an app's: a PNG of bounded size and sides. Its pixels are not decoded.
-///
-/// # Errors
-/// See [`ArtError`].
-pub fn check(picture: &[u8]) -> Result<(), ArtError> {
-    if picture.len() > MAX_ART_BYTES {
-        return Err(ArtError::TooLarge { got: picture.len() });
-    }
-    // The signature, then a chunk of 13 bytes: width, height, five bytes of format, a checksum.
-    let header = picture
-        .strip_prefix(PNG_SIGNATURE)
-        .and_then(|rest| rest.strip_prefix(b"\0\0\0\x0dIHDR"))
-        .and_then(|rest| rest.first_chunk::<17>())
-        .ok_or(ArtError::NotPng)?;
-    if !picture.ends_with(PNG_END) {
-        return Err(ArtError::Damaged);
-    }
-    let side =
-        |at: usize| header[at..at + 4].iter().fold(0, |side, byte| side << 8 | u32::from(*byte));
-    let (width, height) = (side(0), side(4));
-    if (1..=MAX_ART_SIDE).contains(&width) && (1..=MAX_ART_SIDE).contains(&height) {
-        return Ok(());
-    }
-    Err(ArtError::Sides { width, height })
-}
 
 /// The PNG picture of an app; any picture is better than none, which clients would store as a broken one. Waits for the
 /// disk.
@@ -114,11 +56,17 @@ fn shipped(app: &App) -> &'static [u8] {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let unfit = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_ART_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    // A pipe that nobody writes to must keep nobody waiting.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return unfit("it is no file");
+    }
+    file.take(MAX_ART_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_ART_BYTES {
         return unfit("the file is larger than 1 MiB");
     }
-    if !bytes.starts_with(PNG_SIGNATURE) {
+    if !config::art::is_png(&bytes) {
         return unfit("the file is no PNG picture");
     }
     Ok(bytes)
@@ -154,7 +102,16 @@ mod tests {
         assert_eq!(of(Some(app("Desktop", "sway", None))), DESKTOP);
         assert_eq!(of(Some(app("Test card", "pattern", None))), TEST_CARD);
         assert_eq!(of(Some(app("Game", "sway", Some(good)))), &b"\x89PNG\r\n\x1a\nown"[..]);
-        for unfit in [bad, large, folder.path().join("absent")] {
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        for unfit in [bad, large, pipe, folder.path().to_owned(), folder.path().join("absent")] {
             assert_eq!(of(Some(app("Game", "sway", Some(unfit)))), DEFAULT);
         }
         let stored = App { art: Some(AppArt::Stored), ..app("Game", "sway", None) };

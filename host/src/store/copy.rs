@@ -5,7 +5,6 @@
 //! profiles: their numbers name folders on this machine's disk, and an older list of them would give one device's folder
 //! to another.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use rusqlite::types::{Value, ValueRef};
@@ -113,12 +112,12 @@ impl Store {
     }
 
     /// Puts these tables in the place of those that are there: all, or none. A table that the copy does not have stays
-    /// as it is. Clients that are in it no more are not trusted from now on, and given back; those that it brings are
-    /// trusted when the host starts again.
+    /// as it is. Who is trusted and what each client may do holds at once. Gives back the clients that are not trusted
+    /// any more, and those that have lost keyboard and pointer.
     ///
     /// # Errors
     /// The disk failed, or a row does not fit its table; everything is as it was.
-    pub fn restore(&self, copy: &StoreCopy) -> Result<Vec<ClientId>, StoreError> {
+    pub fn restore(&self, copy: &StoreCopy) -> Result<(Vec<ClientId>, Vec<ClientId>), StoreError> {
         let failed = sql("restore a backup");
         let mut connection = self.connection();
         let transaction = connection.transaction().map_err(&failed)?;
@@ -127,14 +126,20 @@ impl Store {
                 replace(&transaction, name, table).map_err(&failed)?;
             }
         }
-        let stay: BTreeSet<ClientId> =
-            client::load_all(&transaction).map_err(&failed)?.into_keys().collect();
+        let restored = client::load_all(&transaction).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         let mut trusted =
             self.inner.trusted.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let gone: Vec<ClientId> = trusted.keys().filter(|id| !stay.contains(id)).copied().collect();
-        trusted.retain(|id, _| stay.contains(id));
-        Ok(gone)
+        let (mut gone, mut curbed) = (Vec::new(), Vec::new());
+        for (id, before) in trusted.iter() {
+            match restored.get(id) {
+                None => gone.push(*id),
+                Some(now) if before.policy.input && !now.policy.input => curbed.push(*id),
+                Some(_) => {}
+            }
+        }
+        *trusted = restored;
+        Ok((gone, curbed))
     }
 }
 

@@ -13,6 +13,7 @@ use super::super::startup::{Rooms, Startup};
 use super::super::wire::{BackupRequest, ProblemDetails, Restored};
 use super::{Body, blocking, parse, sized, whole};
 use crate::backup::{BackupError, MAX_BACKUP_BYTES};
+use crate::store::ClientId;
 
 /// The longest first line of a restore, which has the passphrase in it.
 const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -48,8 +49,8 @@ async fn make(Rooms(handles): Rooms, body: Body) -> Result<Response, Problem> {
 }
 
 /// Restores a backup: all of it or nothing. The body is one line of JSON with the passphrase, then the file as it is:
-/// `{"passphrase": "..."}`, a line feed, the bytes. What it brings holds when the host starts again; devices that
-/// are not in it are trusted no more, at once.
+/// `{"passphrase": "..."}`, a line feed, the bytes. Which devices are
+/// trusted, and what each may do, holds at once; keys and settings hold when the host starts again.
 #[utoipa::path(
     post,
     path = "/restore",
@@ -73,6 +74,11 @@ async fn restore(Rooms(handles): Rooms, body: Body) -> Result<Json<Restored>, Pr
         let restored = handles.backups.restore(&passphrase, &backup)?;
         // They are not trusted any more; what they play ends after that, so that they cannot come back in between.
         restored.gone.iter().for_each(|client| handles.sessions.quit(*client));
+        // The devices of their streams were made when they still could; they may come back to watch.
+        let plays = |client: &&ClientId| handles.sessions.running(**client).is_some();
+        restored.curbed.iter().filter(plays).for_each(|client| {
+            drop(handles.sessions.resume(*client));
+        });
         Ok::<_, Problem>(Restored::from(&restored))
     })
     .await??;

@@ -31,7 +31,7 @@ pub struct Restored {
     pub client_policies: usize,
     /// As many devices were paired that are not in the backup: they are trusted no more, at once.
     pub clients_removed: usize,
-    /// Keys, devices and settings of the backup hold when the host starts again, not before.
+    /// Keys and settings of the backup hold when the host starts again, not before.
     pub restart_needed: bool,
 }
 
