@@ -22,7 +22,7 @@ use punktfunk_host::machine::storage::{Folder, Purpose};
 use punktfunk_host::mgmt::client::{Client, ClientError};
 use punktfunk_host::mgmt::wire::{Backend, Block, Fate, Listen, StatusReport};
 use punktfunk_host::mgmt::{
-    Always, MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup,
+    Always, Failure, MgmtError, MgmtHandles, MgmtOptions, MgmtServer, SocketEnvironment, Startup,
 };
 use punktfunk_host::pairing::{
     Asking, DeskLimits, DeskMode, DeskOptions, PairingDesk, PairingOutcome, PinWait,
@@ -584,13 +584,19 @@ fn disks_and_network_are_told_also_by_a_host_that_cannot_start() {
     let server = host.server.take().unwrap();
     host.runtime.block_on(server.stop());
     let startup = Startup::new(&["opening the store"]).with(host.always());
-    startup.failed("the disk is broken".to_owned());
+    startup.failed(Failure {
+        plain: "A disk is broken.",
+        whole: "the disk /dev/sda is broken".to_owned(),
+    });
     let options = MgmtOptions { socket: host.socket.clone(), owner_uid: None, appliance: false };
     host.server = {
         let _guard = host.runtime.enter();
         Some(MgmtServer::start(&options, startup).unwrap())
     };
-    assert_eq!(host.get("/status").0, 503);
+    let (status, problem) = host.get("/status");
+    assert_eq!((status, problem["code"].as_str()), (503, Some("cannot-start")));
+    assert_eq!(problem["detail"], "the disk /dev/sda is broken");
+    assert_eq!(host.get("/landing").1["stage"]["reason"], "A disk is broken.");
     let (_, storage) = host.get("/storage");
     assert_eq!(storage["folders"][0]["purpose"], "state");
     assert!(storage["folders"][0]["total_bytes"].as_u64().unwrap() > 0);
@@ -598,7 +604,7 @@ fn disks_and_network_are_told_also_by_a_host_that_cannot_start() {
     assert_eq!(host.get("/logs").0, 200);
     assert_eq!(host.get("/openapi.json").1["openapi"], "3.1.0");
     let bundle = host.raw(b"GET /api/v1/logs/bundle HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(bundle.contains("the host cannot be asked: the disk is broken"));
+    assert!(bundle.contains("the host cannot be asked: the disk /dev/sda is broken"));
     let scan = host.raw(b"POST /api/v1/network/wifi/scan HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(scan.starts_with("HTTP/1.1 503") && scan.contains("\"unavailable\""), "{scan}");
 }

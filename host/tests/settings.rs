@@ -15,8 +15,10 @@ use punktfunk_host::config::{self, ConfigDesk, Layers, NotOffered};
 use punktfunk_host::display::DisplayBackend;
 use punktfunk_host::display::pattern::PatternBackend;
 use punktfunk_host::encode::x264::X264Backend;
+use punktfunk_host::health::child::Examiner;
 use punktfunk_host::identity::Identity;
-use punktfunk_host::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, Startup};
+use punktfunk_host::mgmt::{Basics, Failure, MgmtHandles, MgmtOptions, MgmtServer, Startup};
+use punktfunk_host::os::{NoPower, OsDesk};
 use punktfunk_host::pairing::{DeskMode, DeskOptions, PairingDesk};
 use punktfunk_host::session::apps::{LeftOut, app_id, of_config, offer};
 use punktfunk_host::session::{SessionDesk, SessionOptions, Sessions, Sounds, art};
@@ -25,6 +27,12 @@ use serde_json::{Value, json};
 
 const PICTURE: &[u8] = include_bytes!("../assets/art/default.png");
 const OTHER_PICTURE: &[u8] = include_bytes!("../assets/art/desktop.png");
+
+const WEAK: Strength = Strength { memory_kib: 8, passes: 1 };
+
+/// What a check says.
+const FINDING: &str = r#"{"outcome":"works","evidence":"tried"}"#;
+const SAYS: &str = r#"echo '{"outcome":"works","evidence":"tried"}'"#;
 
 /// The part of a host that the owner's settings reach.
 struct Host {
@@ -85,15 +93,27 @@ impl Host {
         host
     }
 
-    fn open(&mut self) {
-        let layers = Layers {
+    fn layers(&self) -> Layers {
+        Layers {
             files: vec![self.folder.path().join("host.toml")],
             machine_name: Some("box".to_owned()),
             ..Layers::default()
-        };
+        }
+    }
+
+    fn serve(&mut self, startup: Startup) {
+        let socket = self.socket.clone();
+        let options = MgmtOptions { socket, owner_uid: None, appliance: false };
+        let _guard = self.runtime.enter();
+        self.server = Some(MgmtServer::start(&options, startup).unwrap());
+    }
+
+    fn open(&mut self) {
+        let layers = self.layers();
         let loaded = config::with_stored(&layers, &self.store);
         let sessions = Arc::clone(&self.sessions);
-        let settings = ConfigDesk::new(layers, self.store.clone(), loaded, move |config| {
+        let settings = ConfigDesk::new(layers, self.store.clone(), loaded, move |held| {
+            let config = &held.config;
             sessions.set_max_sessions(config.limits.sessions);
             let displays = ["pattern".to_owned()].into();
             let (apps, left_out) = offer(of_config(config), &displays);
@@ -104,20 +124,43 @@ impl Host {
         let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
         let handles = MgmtHandles {
             settings,
-            backups: Backups::new(self.store.clone(), Strength { memory_kib: 8, passes: 1 }),
+            backups: Backups::new(self.store.clone(), WEAK),
             ..MgmtHandles::bare(desk, self.store.clone(), self.sessions.clone())
         };
-        let socket = self.socket.clone();
-        let options = MgmtOptions { socket, owner_uid: None, appliance: false };
-        let _guard = self.runtime.enter();
-        self.server = Some(MgmtServer::start(&options, Startup::complete(handles)).unwrap());
+        self.serve(Startup::complete(handles));
+    }
+
+    fn stop(&mut self) {
+        let server = self.server.take().unwrap();
+        self.runtime.block_on(server.stop());
     }
 
     /// The daemon ends and another one takes over its state.
     fn restart(&mut self) {
-        let server = self.server.take().unwrap();
-        self.runtime.block_on(server.stop());
+        self.stop();
         self.open();
+    }
+
+    /// The daemon ends, and another one with its state finds no way to start; nor a store, if there is none.
+    fn restart_broken(&mut self, store: Result<Store, String>) {
+        self.stop();
+        let layers = self.layers();
+        let loaded = match &store {
+            Ok(store) => config::with_stored(&layers, store),
+            Err(_) => config::load(&layers),
+        };
+        let basics = Basics {
+            store: store.clone().ok(),
+            backups: store.clone().ok().map(|store| Backups::new(store, WEAK)),
+            settings: ConfigDesk::before(layers, store, loaded),
+            examiner: Examiner::new("/bin/sh".into(), vec!["-c".into(), SAYS.into()]),
+            os: OsDesk::absent(),
+            power: Arc::new(NoPower::default()),
+        };
+        let startup = Startup::new(&["plugging it in"]).with_basics(basics);
+        let whole = "the port 47989 is taken".to_owned();
+        startup.failed(Failure { plain: "A port is taken.", whole });
+        self.serve(startup);
     }
 
     fn ask_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
@@ -166,6 +209,75 @@ impl Host {
 fn find(list: &Value, name: &str, value: &str) -> Value {
     let found = list.as_array().unwrap().iter().find(|entry| entry[name] == value);
     found.unwrap_or_else(|| panic!("no {value} in {list}")).clone()
+}
+
+#[test]
+fn what_keeps_a_host_from_starting_can_be_mended() {
+    let mut host = Host::start("");
+    Identity::load_or_create(&host.store).unwrap();
+    assert_eq!(host.patch(&json!({"limits.sessions": 2, "name": "sofa"})).status, 200);
+    host.restart_broken(Ok(host.store.clone()));
+    host.get("/status").is_problem(503, "cannot-start", "47989");
+    host.get("/apps").is_problem(503, "cannot-start", "47989");
+    let sessions = host.setting("limits.sessions");
+    assert_eq!((&sessions["value"], &sessions["origin"]["layer"]), (&json!(2), &json!("console")));
+
+    // Nothing of a change can hold at once, and nobody is told so.
+    let changed = host.patch(&json!({"limits.sessions": 3}));
+    let sessions = find(&changed.json(), "key", "limits.sessions");
+    assert_eq!((&sessions["value"], &sessions["pending"]), (&json!(2), &json!(3)));
+    assert_eq!(sessions["takes_effect"], "restart");
+    let reset = host.ask("DELETE", "/settings/name", &Value::Null);
+    assert_eq!(find(&reset.json(), "key", "name")["pending"], "box");
+    assert_eq!(host.ask("POST", "/settings/reset", &Value::Null).status, 200);
+    assert_eq!(host.setting("limits.sessions")["pending"], 4);
+    host.patch(&json!({"limits.sessions": 99})).is_problem(422, "out-of-range", "1..=16");
+
+    for path in ["/os", "/os/history", "/power", "/doctor", "/logs", "/logs/bundle", "/storage"] {
+        assert_eq!(host.get(path).status, 200, "{path}");
+    }
+    let found = host.ask("POST", "/doctor/store", &Value::Null);
+    assert_eq!(found.json(), serde_json::from_str::<Value>(FINDING).unwrap());
+    host.ask("POST", "/power/restart", &Value::Null).is_problem(503, "unavailable", "appliance");
+    host.ask("POST", "/os/check", &Value::Null).is_problem(503, "unavailable", "appliance");
+
+    let backup = host.ask("POST", "/backup", &json!({"passphrase": "correct horse battery"}));
+    assert_eq!(backup.status, 200);
+    assert_eq!(host.patch(&json!({"limits.sessions": 5})).status, 200);
+    let mut body = br#"{"passphrase": "correct horse battery"}"#.to_vec();
+    body.push(b'\n');
+    body.extend_from_slice(&backup.body);
+    assert_eq!(host.ask_with("POST", "/restore", "", &body).status, 200);
+
+    host.restart();
+    assert_eq!(
+        (host.setting("limits.sessions")["value"].clone(), host.setting("name")["value"].clone()),
+        (json!(4), json!("box"))
+    );
+}
+
+#[test]
+fn without_a_store_settings_are_read_and_nothing_is_set() {
+    let mut host = Host::start("limits.sessions = 3\n");
+    host.restart_broken(Err("the database is damaged".to_owned()));
+    let sessions = host.setting("limits.sessions");
+    assert_eq!((&sessions["value"], &sessions["fixed"]), (&json!(3), &json!(true)));
+    host.patch(&json!({"name": "sofa"})).is_problem(503, "unavailable", "damaged");
+    host.ask("DELETE", "/settings/name", &Value::Null).is_problem(503, "unavailable", "damaged");
+    assert_eq!(host.get("/logs/bundle").status, 200);
+}
+
+#[test]
+fn a_support_bundle_of_a_broken_host_names_nobody_either() {
+    let mut host = Host::start("name = 'annas-den'\n");
+    let remote = [10, 0, 0, 5].into();
+    let name = "Anna's telly".to_owned();
+    host.store.add_client(NewClient { certificate_der: b"tv".to_vec(), name, remote }).unwrap();
+    host.restart_broken(Ok(host.store.clone()));
+    let bundle = host.get("/logs/bundle");
+    assert_eq!(bundle.status, 200);
+    let text = String::from_utf8_lossy(&bundle.body).into_owned();
+    assert!(text.contains("47989") && !text.contains("annas-den") && !text.contains("Anna"));
 }
 
 #[test]

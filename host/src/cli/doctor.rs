@@ -17,11 +17,12 @@ use anyhow::Context;
 
 use super::agents::Agents;
 use super::{OutputArguments, ProbeArguments};
-use crate::config::{self, Config, Layers};
+use crate::config::{self, Config, Layers, Loaded, Stored};
 use crate::health::child::Examiner;
 use crate::health::{self, Check, Diagnosis, Door, Examined, Finding, Surroundings};
 use crate::listen::any_address;
 use crate::mgmt::client::{Client, ClientError};
+use crate::store::Store;
 
 /// What keeps the checks from being made at all.
 const COULD_NOT_RUN: u8 = 2;
@@ -74,15 +75,20 @@ fn diagnose(output: &OutputArguments) -> anyhow::Result<Diagnosis> {
 
 fn without_a_host(progress: impl Fn(&Examined)) -> anyhow::Result<Diagnosis> {
     let scratch = Scratch::make()?;
+    let layers = Layers::of_machine(None, vec![]);
+    let configured = config::load(&layers).config.state_folder;
+    let folder = configured.or_else(config::default_state_folder);
     // Root tries no store in a folder that is another user's.
-    let own = |folder: &PathBuf| {
+    let own = |folder: &Path| {
         let metadata = std::fs::metadata(folder);
         metadata.is_ok_and(|folder| folder.uid() == rustix::process::geteuid().as_raw())
     };
-    let state_dir = config::default_state_folder().filter(own).unwrap_or_else(|| scratch.0.clone());
-    let sessions = scratch.0.join("sessions");
-    let places = Places { state_dir: &state_dir, scratch: &sessions, config: None };
-    let examiner = examiner(&places, false)?;
+    let loaded =
+        as_the_host_would(&layers, folder.as_deref().filter(|folder| folder.exists()), own);
+    let state_dir = folder.filter(|folder| own(folder)).unwrap_or_else(|| scratch.0.clone());
+    let places =
+        Places { state_dir: &state_dir, scratch: scratch.0.join("sessions"), config: None };
+    let examiner = examiner(&places, &loaded);
     let mut checks = Vec::new();
     for check in health::checks() {
         let finding = examiner.examine(&check)?;
@@ -90,6 +96,33 @@ fn without_a_host(progress: impl Fn(&Examined)) -> anyhow::Result<Diagnosis> {
         checks.last().into_iter().for_each(&progress);
     }
     Ok(Diagnosis::of(checks, false))
+}
+
+/// The settings that a host with this state would begin with. Where its database is not for whoever asks, what was set
+/// in the console is not known, and that is said.
+fn as_the_host_would(
+    layers: &Layers,
+    folder: Option<&Path>,
+    own: impl Fn(&Path) -> bool,
+) -> Loaded {
+    let opened = match folder {
+        Some(folder) if !own(folder) => {
+            Err(format!("{} belongs to the host's own user; ask as that user", folder.display()))
+        }
+        Some(folder) if Store::is_in(folder) => {
+            Store::open(folder).map_err(|error| error.to_string())
+        }
+        _ => return config::load(layers),
+    };
+    match opened {
+        Ok(store) => config::with_stored(layers, &store),
+        Err(error) => {
+            say_aside(&format!(
+                "What was set in the console is not known, so the checks are made without it: {error}."
+            ));
+            config::load(layers)
+        }
+    }
 }
 
 /// A private folder that goes with the doctor.
@@ -115,30 +148,36 @@ impl Drop for Scratch {
 /// Where a host has its things.
 pub(super) struct Places<'a> {
     pub(super) state_dir: &'a Path,
-    pub(super) scratch: &'a Path,
+    pub(super) scratch: PathBuf,
     pub(super) config: Option<&'a Path>,
 }
 
-/// Runs checks as `probe` of this program.
-pub(super) fn examiner(places: &Places<'_>, running: bool) -> anyhow::Result<Examiner> {
-    let program = std::env::current_exe().context("this program cannot be found")?;
+/// Runs checks as `probe` of this program, with the settings of a host that loaded these: what the console set is told
+/// them, because the database is in use.
+pub(super) fn examiner(places: &Places<'_>, loaded: &Loaded) -> Examiner {
+    // Where it cannot be found, each check says that it could not be started.
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    Examiner::new(program, probe_arguments(places, loaded))
+}
+
+fn probe_arguments(places: &Places<'_>, loaded: &Loaded) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["probe".into()];
     arguments.extend(["--state-dir".into(), places.state_dir.into()]);
-    arguments.extend(["--scratch".into(), places.scratch.into()]);
+    arguments.extend(["--scratch".into(), places.scratch.as_os_str().to_owned()]);
     if let Some(config) = places.config {
         arguments.extend(["--config".into(), config.into()]);
     }
-    if running {
-        arguments.push("--running".into());
+    for (key, value) in loaded.set_in_console() {
+        arguments.push(format!("--set={key}={value}").into());
     }
-    Ok(Examiner::new(program, arguments))
+    arguments
 }
 
 /// Makes one check, in this process, and prints its finding.
 pub(super) fn probe(arguments: &ProbeArguments) -> anyhow::Result<ExitCode> {
     // A stream that runs meanwhile comes first. Without the right to step back the check is made all the same.
     let _ = rustix::process::nice(10);
-    let config = config::load(&Layers::of_machine(arguments.config.clone(), vec![])).config;
+    let config = config_of(arguments, Layers::of_machine(arguments.config.clone(), vec![]));
     let checks = health::checks();
     let check: &Check = checks
         .iter()
@@ -151,6 +190,14 @@ pub(super) fn probe(arguments: &ProbeArguments) -> anyhow::Result<ExitCode> {
     });
     say(&serde_json::to_string(&finding)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The settings of the host that is looked at, as far as they are told here or stand in files.
+fn config_of(arguments: &ProbeArguments, layers: Layers) -> Config {
+    let set = arguments.set.iter().filter_map(|set| set.split_once('='));
+    let settings = set.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let stored = Stored { settings, ..Stored::default() };
+    config::load(&Layers { stored, ..layers }).config
 }
 
 fn surroundings(arguments: &ProbeArguments, config: &Config) -> Surroundings {
@@ -203,7 +250,38 @@ pub(super) fn scratch_of(socket: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Cli, Command};
     use super::*;
+
+    #[test]
+    fn a_check_knows_what_was_set_in_the_console() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let layers = Layers::default();
+        let own = |_: &Path| true;
+        assert_eq!(as_the_host_would(&layers, Some(&state), own), config::load(&layers));
+        assert!(!state.exists(), "nothing is made where nothing was");
+        let set = [("name", "\"so = fa\""), ("discovery", "false"), ("limits.sessions", "2")];
+        let rows = set.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Store::open(&state).unwrap().put_settings(&rows).unwrap();
+        // Another user's is not looked into.
+        let others = as_the_host_would(&layers, Some(&state), |_| false);
+        assert_eq!(others, config::load(&layers));
+        let loaded = as_the_host_would(&layers, Some(&state), own);
+        assert_eq!(loaded.config.name, "so = fa");
+
+        let places = Places { state_dir: &state, scratch: "/s".into(), config: None };
+        let mut words: Vec<OsString> = vec!["punktfunk-host".into()];
+        words.extend(probe_arguments(&places, &loaded));
+        words.push("network".into());
+        let Command::Probe(arguments) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!((arguments.check.as_str(), arguments.running), ("network", false));
+        assert_eq!(config_of(&arguments, layers), loaded.config);
+    }
 
     #[test]
     fn a_reader_sees_what_to_do() {

@@ -17,15 +17,15 @@ use crate::identity::ConsoleIdentity;
 use crate::listen::{any_address, inherited};
 use crate::mgmt::wire::Listen;
 use crate::mgmt::{
-    About, Credentials, HostNames, HttpsLimits, HttpsOptions, HttpsServer, MgmtError, MgmtOptions,
-    MgmtServer, Nobody, Startup,
+    About, Credentials, Failure, HostNames, HttpsLimits, HttpsOptions, HttpsServer, MgmtError,
+    MgmtOptions, MgmtServer, Nobody, Startup,
 };
 use crate::store::{Store, StoreError};
 
 /// What the host remembers, as far as it could be opened.
 pub(super) struct Memory {
-    /// The store; or why there is none, in a sentence.
-    pub(super) store: Result<Store, String>,
+    /// The store; or why there is none.
+    pub(super) store: Result<Store, Failure>,
     /// Who may come in; nobody where there is no store.
     pub(super) access: Option<Access>,
     pub(super) console: ConsoleIdentity,
@@ -39,11 +39,14 @@ impl Memory {
     /// # Errors
     /// Another host uses it, or the system gives no keys at all.
     pub(super) fn open(folder: Option<&Path>, name: &str) -> anyhow::Result<Self> {
-        let no_folder =
-            || "there is no folder for the host's state; set HOME or give --state-dir".to_owned();
+        let no_folder = || Failure {
+            plain: "There is no folder for what the host is to remember.",
+            whole: "there is no folder for the host's state; set HOME or give --state-dir"
+                .to_owned(),
+        };
         let store = match folder.map(Store::open) {
             Some(Err(error @ StoreError::InUse { .. })) => return Err(error.into()),
-            Some(opened) => opened.map_err(|error| error.to_string()),
+            Some(opened) => opened.map_err(|error| why_no_store(&error)),
             None => Err(no_folder()),
         };
         let mut problems = Vec::new();
@@ -52,7 +55,7 @@ impl Memory {
                 .map_err(|error| problems.push(in_memory_because(&error.to_string())))
                 .ok(),
             Err(error) => {
-                problems.push(in_memory_because(error));
+                problems.push(in_memory_because(&error.whole));
                 None
             }
         };
@@ -71,6 +74,25 @@ impl Memory {
         };
         Ok(Self { store, access, console, problems })
     }
+}
+
+/// Nobody can log in where there is no store; so everybody is told what to do about it.
+fn why_no_store(error: &StoreError) -> Failure {
+    let plain = match error {
+        StoreError::Damaged { .. } => {
+            "What the host remembers is damaged; nothing in it was changed. Restore a copy of its state folder, or move \
+             it aside and start again: every device must then be paired anew."
+        }
+        StoreError::TooNew { .. } => {
+            "What the host remembers was written by a newer version, which this one cannot read. Start that version \
+             again."
+        }
+        _ => {
+            "The host cannot use the folder with what it remembers: its disk may be full or broken, or the folder is \
+             not the host's own. The host's log says which."
+        }
+    };
+    Failure { plain, whole: error.to_string() }
 }
 
 fn in_memory_because(why: &str) -> String {

@@ -5,6 +5,7 @@ mod doctor;
 mod doors;
 mod log;
 mod memory;
+mod prepare;
 mod report;
 mod rooms;
 mod selftest;
@@ -131,6 +132,9 @@ struct ProbeArguments {
     /// The configuration file, if the host was given one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// What was set in the console when the host started, as KEY=VALUE with the value in JSON
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// A host is running
     #[arg(long)]
     running: bool,

@@ -11,21 +11,15 @@ use crate::gamestream::Ports;
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::session::App;
 
-pub(super) fn report(
-    config: &Config,
-    listen: &str,
-    ports: Ports,
-    rooms: &Rooms,
-    apps: &[App],
-    problems: Vec<String>,
-) -> StatusReport {
+/// What stays as it is while the host runs: without the apps and the problems.
+pub(super) fn report(config: &Config, listen: &str, ports: Ports, rooms: &Rooms) -> StatusReport {
     let at = |protocol: &str, address: String| Listen { protocol: protocol.to_owned(), address };
     let everywhere = if listen == "::" || listen == "0.0.0.0" { "every address" } else { listen };
     let port = |protocol: &str, port: u16| at(protocol, format!("{everywhere}, port {port}"));
     let mut backends = rooms.found.clone();
     backends.push(Backend {
         room: APPS.to_owned(),
-        chosen: titles(apps),
+        chosen: String::new(),
         why: "what can run here".to_owned(),
     });
     StatusReport {
@@ -41,7 +35,7 @@ pub(super) fn report(
             port("GameStream audio (UDP)", ports.audio),
         ],
         backends,
-        problems,
+        problems: vec![],
         near: near(listen, ports.http),
     }
 }

@@ -5,7 +5,6 @@
 //! left out), then sockets. The order of the end: no new requests, then the sessions, then the goodbyes, then the
 //! owner's doors, so that the owner can ask what goes on until the last moment.
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,26 +19,19 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::ServeArguments;
-use super::agents::Agents;
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Doors, Memory};
-use super::report::{APPS, describe, how_to_pair, program, report, titles};
-use super::rooms::Rooms;
-use super::system::System;
+use super::prepare::{FAILED, Host, Preparation, STEPS, prepare};
+use super::report::{describe, how_to_pair, program};
+use super::system::{Playing, System};
 use crate::backup::{Backups, Strength};
-use crate::config::{self, Config, ConfigDesk, Encryption, Layers, Loaded, NotOffered};
-use crate::discovery::{self, Announcement, DiscoveryError, DiscoveryOptions};
-use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, SharedTuning};
-use crate::identity::Identity;
+use crate::config::{self, Config, ConfigDesk, Layers, Loaded};
 use crate::logbook::Logbook;
 use crate::machine::storage::{Folder, Purpose};
-use crate::mgmt::wire::{Listen, StatusReport};
-use crate::mgmt::{Always, MgmtHandles, SocketEnvironment, Stage, Startup, default_socket};
+use crate::mgmt::{
+    Always, Basics, Failure, Problems, SocketEnvironment, Stage, Startup, default_socket,
+};
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
-use crate::session::apps::{LeftOut, of_config, offer};
-use crate::session::{Register, SessionDesk, SessionOptions, Sessions, Sounds};
-use crate::store::Store;
-use crate::stream::EndReason;
 
 pub(super) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let loaded = config::load(&layers(arguments));
@@ -99,15 +91,28 @@ async fn serve(
     })
     .await?;
     let config = loaded.config.clone();
-    let mut problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+    let problems = Problems::default();
+    problems.set("configuration", loaded.problems.iter().map(ToString::to_string).collect());
+    let playing = Playing::default();
+    let beginning = Beginning {
+        arguments,
+        socket: &socket,
+        state_dir: state_dir.as_deref(),
+        memory: &memory,
+        layers,
+        loaded: &loaded,
+    };
+    let (basics, system) = beginning.basics(&playing);
     let credentials = doors::credentials(&memory);
     let about = doors::about(&config, &memory.console, &credentials);
     let local_name = Arc::<OnceLock<String>>::default();
-    let mut startup = Startup::new(STEPS).about(about).with(Always {
+    let mut startup = Startup::new(STEPS).about(about).with_basics(basics.clone()).with(Always {
         logbook,
         folders: state_dir.as_deref().map(folders_of).unwrap_or_default(),
         settings: config::in_force(&config).into(),
         local_name: Arc::clone(&local_name),
+        problems: problems.clone(),
+        appliance: config.appliance,
     });
     if let Some(access) = &memory.access {
         startup = startup.with_access(access.clone());
@@ -115,8 +120,9 @@ async fn serve(
     let owner_uid = config.owner_uid;
     let places = doors::Places { socket: socket.clone(), owner_uid };
     let doors = Doors::open(places, &config, &memory.console, &startup, credentials)?;
-    problems.extend(memory.problems.iter().chain(&doors.problems).cloned());
-    problems.iter().for_each(|problem| warn!("{problem}"));
+    let beginning = memory.problems.iter().chain(&doors.problems).chain(&system.problem);
+    problems.set("beginning", beginning.cloned().collect());
+    problems.all().iter().for_each(|problem| warn!("{problem}"));
     if arguments.foreground {
         introduce(&doors, &memory, config.appliance);
     }
@@ -125,10 +131,10 @@ async fn serve(
     let mode = if prompts { DeskMode::Prompt } else { DeskMode::Armed };
     let pairing = PairingDesk::new(DeskOptions::new(mode));
     let preparing = tokio::spawn(prepare(Preparation {
-        layers,
-        loaded,
-        demo: arguments.demo,
-        named_config: arguments.config.clone(),
+        config,
+        basics,
+        playing,
+        system: system.found,
         socket,
         state_dir,
         store: memory.store,
@@ -153,6 +159,42 @@ async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is known before anything is put together.
+struct Beginning<'a> {
+    arguments: &'a ServeArguments,
+    socket: &'a Path,
+    state_dir: Option<&'a Path>,
+    memory: &'a Memory,
+    layers: Layers,
+    loaded: &'a Loaded,
+}
+
+impl Beginning<'_> {
+    /// What the owner mends a host with, whatever becomes of the rest; and the system, which tells who plays once it is
+    /// told.
+    fn basics(self, playing: &Playing) -> (Basics, System) {
+        let Self { arguments, socket, state_dir, memory, layers, loaded } = self;
+        let store = memory.store.as_ref().ok();
+        let system = System::open(&loaded.config, arguments.demo, state_dir, store, playing);
+        let keep = memory.store.clone().map_err(|why| why.whole);
+        let places = Places {
+            // Where there is none, the checks look for the host's things where none are.
+            state_dir: state_dir.unwrap_or(Path::new("/nonexistent")),
+            scratch: scratch_of(socket),
+            config: arguments.config.as_deref(),
+        };
+        let basics = Basics {
+            settings: ConfigDesk::before(layers, keep, loaded.clone()),
+            examiner: examiner(&places, loaded),
+            os: system.os.clone(),
+            power: Arc::clone(&system.power),
+            store: store.cloned(),
+            backups: store.map(|store| Backups::new(store.clone(), Strength::default())),
+        };
+        (basics, system)
+    }
+}
+
 /// Where the console is, for whoever watches.
 fn introduce(doors: &Doors, memory: &Memory, is_appliance: bool) {
     if let Some(address) = &doors.address {
@@ -169,182 +211,6 @@ fn introduce(doors: &Doors, memory: &Memory, is_appliance: bool) {
             ));
         }
     }
-}
-
-/// What is done while the doors are open already, in this order.
-const STEPS: &[&str] = &[
-    "loading the host's key",
-    "trying displays, the encoder and sound",
-    "asking who starts sessions",
-    "opening the ports that clients use",
-];
-
-/// What the rooms are put together from.
-struct Preparation {
-    layers: Layers,
-    loaded: Loaded,
-    /// The system is a simulated one.
-    demo: bool,
-    named_config: Option<PathBuf>,
-    socket: PathBuf,
-    state_dir: Option<PathBuf>,
-    store: Result<Store, String>,
-    pairing: PairingDesk,
-    console: Option<Listen>,
-    problems: Vec<String>,
-    startup: Startup,
-    /// Set once the host is announced.
-    local_name: Arc<OnceLock<String>>,
-}
-
-/// The rooms of a host that streams.
-struct Host {
-    door: Door,
-    announcement: Option<Announcement>,
-    sessions: Arc<Sessions>,
-    status: Arc<StatusReport>,
-    handles: MgmtHandles,
-    state_dir: PathBuf,
-    /// As many of the problems have been logged already.
-    told: usize,
-}
-
-impl Host {
-    /// No new requests, then the sessions, then the goodbyes.
-    async fn close(self) -> anyhow::Result<()> {
-        let Self { mut door, announcement, sessions, .. } = self;
-        door.stop_asking().await;
-        tokio::task::spawn_blocking(move || sessions.shut_down(EndReason::Shutdown)).await?;
-        if let Some(announcement) = announcement {
-            tokio::task::spawn_blocking(move || announcement.stop()).await?;
-        }
-        door.close().await;
-        Ok(())
-    }
-}
-
-/// Puts the rooms together, step by step.
-async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
-    let Preparation { layers, loaded, socket, state_dir, pairing, mut problems, startup, .. } =
-        preparation;
-    let config = loaded.config.clone();
-    let told = problems.len();
-    let store = preparation.store.map_err(anyhow::Error::msg)?;
-    let state_dir = state_dir.context("there is no folder for the host's state")?;
-    let identity = tokio::task::spawn_blocking({
-        let store = store.clone();
-        move || Identity::load_or_create(&store)
-    })
-    .await??;
-    let identity = Arc::new(identity);
-
-    startup.next_step();
-    let examiner = examiner(
-        &Places {
-            state_dir: &state_dir,
-            scratch: &scratch_of(&socket),
-            config: preparation.named_config.as_deref(),
-        },
-        true,
-    )?;
-    let mut rooms = tokio::task::spawn_blocking({
-        let examiner = examiner.clone();
-        move || Rooms::probe(&examiner)
-    })
-    .await?;
-
-    startup.next_step();
-    let agents = tokio::task::spawn_blocking({
-        let (config, folder) = (config.clone(), session_dir(&socket));
-        move || Agents::choose(&config, folder)
-    })
-    .await?;
-    rooms.found.push(agents.found);
-    problems.extend(agents.problem);
-    let (apps, left_out) = offer(of_config(&config), &rooms.displays.keys().cloned().collect());
-    problems.extend(rooms.problems.iter().cloned());
-    problems.extend(
-        left_out
-            .iter()
-            .map(|app| format!("the app \"{}\" is not offered: {}", app.title, app.reason)),
-    );
-    let register = Register::open(store.clone()).context("no thread for past sessions")?;
-    let sessions = Sessions::new(SessionOptions {
-        apps: apps.clone(),
-        displays: rooms.displays.clone(),
-        encoder: Arc::clone(&rooms.encoder),
-        codecs: rooms.codecs.clone(),
-        sound: Sounds { programs: rooms.sound.clone(), ..Sounds::default() },
-        max_sessions: config.limits.sessions,
-        agents: agents.starter,
-        profile: {
-            let store = store.clone();
-            Box::new(move |client| store.profile_of(client).map_err(|error| error.to_string()))
-        },
-    });
-    let sessions = Arc::new(sessions.with_register(register));
-    let system = tokio::task::spawn_blocking({
-        let (state_dir, store) = (state_dir.clone(), store.clone());
-        let sessions: Arc<dyn SessionDesk> = sessions.clone();
-        move || System::open(preparation.demo, &state_dir, &store, sessions)
-    })
-    .await??;
-    rooms.found.extend(system.found);
-    problems.extend(system.problem);
-
-    startup.next_step();
-    let options = gamestream_options(&config);
-    let door = Door::open(
-        &options,
-        DoorParts {
-            desk: sessions.clone(),
-            store: store.clone(),
-            identity: Arc::clone(&identity),
-            pairing: pairing.clone(),
-        },
-    )?;
-    let announcement = if config.discovery {
-        announce(&config, &identity, door.ports(), &mut problems).await?
-    } else {
-        None
-    };
-    if announcement.is_some() {
-        // It is set once.
-        let _ = preparation.local_name.set(discovery::local_name(identity.host_id()));
-    }
-    let listen = options.listen.to_string();
-    let mut status = report(&config, &listen, door.ports(), &rooms, &apps, problems);
-    status.listens.extend(preparation.console);
-    let status = Arc::new(status);
-    let settings = tokio::task::spawn_blocking({
-        let hold = hold(&sessions, door.tuning(), rooms.displays.keys().cloned().collect());
-        let store = store.clone();
-        move || ConfigDesk::new(layers, store, loaded, hold)
-    })
-    .await?;
-    let handles = MgmtHandles {
-        desk: pairing,
-        sessions: sessions.clone(),
-        status: {
-            let (status, sessions) = (Arc::clone(&status), Arc::clone(&sessions));
-            Arc::new(move || {
-                let mut report = StatusReport::clone(&status);
-                let mut backends = report.backends.iter_mut();
-                // The owner may have changed them in the console.
-                if let Some(apps) = backends.find(|backend| backend.room == APPS) {
-                    apps.chosen = titles(&sessions.apps());
-                }
-                report
-            })
-        },
-        examiner,
-        settings,
-        backups: Backups::new(store.clone(), Strength::default()),
-        store,
-        os: system.os,
-        power: system.power,
-    };
-    Ok(Host { door, announcement, sessions, status, handles, state_dir, told })
 }
 
 /// Waits for a signal; meanwhile takes over the host when it is put together, shows pairing requests and feeds
@@ -399,6 +265,11 @@ fn take_over(
         Ok(host) => host,
         Err(error) => {
             let reason = format!("{error:#}. Mend this, then start the host again.");
+            let plain = match (error.downcast_ref::<Failure>(), startup.stage()) {
+                (Some(failure), _) => failure.plain,
+                (None, Stage::Starting { step, .. }) => FAILED.get(step - 1).unwrap_or(&FAILED[0]),
+                (None, _) => FAILED[0],
+            };
             error!("the host cannot stream: {reason}");
             if arguments.foreground {
                 say(&format!("\n! The host cannot stream: {reason}"));
@@ -407,20 +278,19 @@ fn take_over(
                 sd_notify::NotifyState::Ready,
                 sd_notify::NotifyState::Status("it cannot stream; its console says why"),
             ]);
-            startup.failed(reason);
+            startup.failed(Failure { plain, whole: reason });
             return None;
         }
     };
     startup.ready(host.handles.clone());
     if arguments.foreground {
-        say(describe(&host.status).trim_end());
+        let status = (host.handles.status)();
+        say(describe(&status).trim_end());
         if let Some(socket) = doors.socket() {
-            say(&how_to_pair(&host.status.name, socket));
+            say(&how_to_pair(&status.name, socket));
         }
     }
-    for problem in host.status.problems.iter().skip(host.told) {
-        warn!("{problem}");
-    }
+    host.news.iter().for_each(|problem| warn!("{problem}"));
     info!(state = %host.state_dir.display(), "the host is ready");
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     Some(host)
@@ -472,78 +342,6 @@ fn folders_of(state_dir: &Path) -> Vec<Folder> {
     let homes = homes.map(|path| Folder { purpose: Purpose::Homes, path });
     let state = Folder { purpose: Purpose::State, path: state_dir.to_owned() };
     [state].into_iter().chain(homes).collect()
-}
-
-/// Puts to use what of a changed configuration can hold while the host runs.
-fn hold(
-    sessions: &Arc<Sessions>,
-    tuning: SharedTuning,
-    displays: BTreeSet<String>,
-) -> impl Fn(&Config) -> Vec<NotOffered> + Send + Sync + 'static {
-    let sessions = Arc::clone(sessions);
-    move |config| {
-        sessions.set_max_sessions(config.limits.sessions);
-        tuning.set(options_of(config).tuning());
-        let (apps, left_out) = offer(of_config(config), &displays);
-        sessions.set_apps(apps);
-        let reason = |LeftOut { title, reason }| NotOffered { title, reason };
-        left_out.into_iter().map(reason).collect()
-    }
-}
-
-async fn announce(
-    config: &Config,
-    identity: &Identity,
-    ports: Ports,
-    problems: &mut Vec<String>,
-) -> anyhow::Result<Option<Announcement>> {
-    let options = DiscoveryOptions {
-        name: config.name.clone(),
-        host_id: identity.host_id().to_owned(),
-        http_port: ports.http,
-    };
-    let started = tokio::task::spawn_blocking(move || Announcement::start(&options)).await?;
-    let tell = |error: &DiscoveryError| {
-        problems.push(format!(
-            "clients will not find this host by themselves, add it by its address: {error}"
-        ));
-    };
-    Ok(started.inspect_err(tell).ok())
-}
-
-fn gamestream_options(config: &Config) -> Options {
-    let mut options = options_of(config);
-    options.listen = doors::everywhere(options.listen);
-    options
-}
-
-fn options_of(config: &Config) -> Options {
-    let gamestream = &config.gamestream;
-    Options {
-        listen: config.listen.address,
-        ports: Ports {
-            http: gamestream.port,
-            https: gamestream.https_port(),
-            rtsp: gamestream.rtsp_port(),
-            video: gamestream.video_port(),
-            control: gamestream.control_port(),
-            audio: gamestream.audio_port(),
-        },
-        host_name: config.name.clone(),
-        encryption: match gamestream.encryption {
-            Encryption::Off => EncryptionPolicy::ControlOnly,
-            Encryption::Offer => EncryptionPolicy::Offer,
-            Encryption::Require => EncryptionPolicy::Require,
-        },
-        fec_percentage: gamestream.fec_percent,
-        max_bitrate_kbps: config.limits.bitrate_kbps,
-    }
-}
-
-/// The sessions' sockets lie beside the host's own, in a folder named like it: another host with another socket in the
-/// same folder has its own.
-fn session_dir(socket: &Path) -> PathBuf {
-    socket.with_extension("sessions")
 }
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {

@@ -1,17 +1,21 @@
 //! Which system the host is part of: none of ours on a desk, a simulated one for a demonstration.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::config::Config;
 use crate::mgmt::wire::Backend;
 use crate::os::absent::Absent;
 use crate::os::simulated::{DiskFile, Pace, Simulated, demonstration};
-use crate::os::{NoPower, OsBackend, OsDesk, OsError, OsOptions, Power};
+use crate::os::{Keep, MemoryKeep, NoPower, OsBackend, OsDesk, OsError, OsOptions, Power};
 use crate::session::SessionDesk;
 use crate::store::Store;
 
 /// Where the demonstration's disk lies, in the state folder.
 const DEMO_DISK: &str = "simulated-system.json";
+
+/// The sessions, once there can be any: the system is there before, and also where there never are.
+pub(super) type Playing = Arc<OnceLock<Arc<dyn SessionDesk>>>;
 
 /// The system, and how it is told.
 pub(super) struct System {
@@ -25,36 +29,21 @@ pub(super) struct System {
 
 impl System {
     /// Opens what there is. The console comes up whatever comes of it.
-    ///
-    /// # Errors
-    /// Not even the answer "there is none" can be given.
     pub(super) fn open(
+        config: &Config,
         demo: bool,
-        state_dir: &Path,
-        store: &Store,
-        sessions: Arc<dyn SessionDesk>,
-    ) -> Result<Self, OsError> {
-        let opened = |backend: Arc<dyn OsBackend>| {
-            let names = store.clone();
-            let sessions = Arc::clone(&sessions);
-            let streaming = Arc::new(move || who_streams(&*sessions, &names));
-            OsDesk::open(OsOptions::new(backend, Arc::new(store.clone()), streaming))
-        };
-        if !demo {
-            return Ok(Self {
-                os: opened(Arc::new(Absent::default()))?,
-                power: Arc::new(NoPower::default()),
-                found: None,
-                problem: None,
-            });
-        }
-        let disk = DiskFile::new(state_dir.join(DEMO_DISK));
+        state_dir: Option<&Path>,
+        store: Option<&Store>,
+        playing: &Playing,
+    ) -> Self {
+        let Some(folder) = state_dir.filter(|_| demo) else { return Self::none(config.appliance) };
+        let disk = DiskFile::new(folder.join(DEMO_DISK));
         let simulated = Simulated::new(disk.load(), demonstration(), Pace::VISIBLE, disk.saver());
-        let (os, problem) = match opened(Arc::new(simulated)) {
+        let (os, problem) = match open(Arc::new(simulated), store, playing) {
             Ok(os) => (os, None),
             Err(error) => {
                 let problem = format!("updates cannot be shown: {error}");
-                (opened(Arc::new(Absent::new(problem.clone())))?, Some(problem))
+                (OsDesk::without(Absent::new(problem.clone())), Some(problem))
             }
         };
         let power = NoPower::new(
@@ -65,8 +54,36 @@ impl System {
             chosen: "simulated".to_owned(),
             why: "--demo: updates look real, and nothing is installed or restarted".to_owned(),
         };
-        Ok(Self { os, power: Arc::new(power), found: Some(found), problem })
+        Self { os, power: Arc::new(power), found: Some(found), problem }
     }
+
+    /// Nothing that this host could look after.
+    fn none(appliance: bool) -> Self {
+        let (absent, power) = if appliance {
+            (Absent::on_an_appliance(), NoPower::on_an_appliance())
+        } else {
+            (Absent::default(), NoPower::default())
+        };
+        Self { os: OsDesk::without(absent), power: Arc::new(power), found: None, problem: None }
+    }
+}
+
+/// Where there is no store, what is being done is forgotten at the end: what is on the disk says enough to go on.
+fn open(
+    backend: Arc<dyn OsBackend>,
+    store: Option<&Store>,
+    playing: &Playing,
+) -> Result<OsDesk, OsError> {
+    let keep: Arc<dyn Keep> = match store {
+        Some(store) => Arc::new(store.clone()),
+        None => Arc::new(MemoryKeep::default()),
+    };
+    let (playing, store) = (Arc::clone(playing), store.cloned());
+    let streaming = Arc::new(move || match (playing.get(), &store) {
+        (Some(sessions), Some(store)) => who_streams(&**sessions, store),
+        _ => vec![],
+    });
+    OsDesk::open(OsOptions::new(backend, keep, streaming))
 }
 
 /// The names of the devices that stream. The self-test is nobody whom a restart cuts off.

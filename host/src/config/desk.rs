@@ -4,6 +4,9 @@
 //! loaded anew, files included. What can hold at once is handed on; everything else waits for the next start, and
 //! the desk says so: the value that holds and the one that will are two values. What stands in a layer above the
 //! console's is fixed: the change is refused, because it would do nothing.
+//!
+//! The desk is there before the host is, and also if the host cannot be put together: that is when a setting must be
+//! mended. Then all of a change waits for the next start.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::settings::{self, Kind, SETTINGS, Setting, TakesEffect};
 use super::value::{SettingValue, Value};
-use super::{AppConfig, Config, Layers, Loaded, MAX_APPS, Origin, Stored, load};
+use super::{AppConfig, Config, Layers, Loaded, MAX_APPS, Origin, Problem, Stored, load};
 use crate::store::{Store, StoreError};
 
 /// Why nothing was changed.
@@ -59,6 +62,9 @@ pub enum ConfigError {
         /// Its title.
         title: String,
     },
+    /// There is no store to keep it in.
+    #[error("nothing can be set in the console, because it could not be kept: {0}")]
+    NoStore(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,10 +143,12 @@ pub struct Held {
     pub app_origins: BTreeMap<String, Origin>,
     /// The apps that are not offered, built-in ones too.
     pub not_offered: Vec<NotOffered>,
+    /// What was passed over when the layers were read last.
+    pub problems: Vec<Problem>,
 }
 
-/// Puts a configuration to use, as far as that can be done at once; says which apps cannot be offered.
-type Apply = Box<dyn Fn(&Config) -> Vec<NotOffered> + Send + Sync>;
+/// Puts what holds to use, as far as that can be done at once; says which apps cannot be offered.
+type Apply = Box<dyn Fn(&Held) -> Vec<NotOffered> + Send + Sync>;
 
 /// Where the console changes settings and apps; clones share it. All calls may wait for the disk.
 #[derive(Clone)]
@@ -150,9 +158,17 @@ pub struct ConfigDesk {
 
 struct Inner {
     layers: Layers,
-    store: Store,
-    apply: Apply,
-    held: Mutex<Held>,
+    /// Where the console's layer is kept; or why nowhere.
+    store: Result<Store, String>,
+    inside: Mutex<Inside>,
+}
+
+struct Inside {
+    held: Held,
+    /// There is none while the host is put together, and none at all if it could not be.
+    apply: Option<Apply>,
+    /// Something was changed before there was one.
+    is_behind: bool,
 }
 
 impl fmt::Debug for ConfigDesk {
@@ -168,17 +184,42 @@ impl ConfigDesk {
         layers: Layers,
         store: Store,
         loaded: Loaded,
-        apply: impl Fn(&Config) -> Vec<NotOffered> + Send + Sync + 'static,
+        apply: impl Fn(&Held) -> Vec<NotOffered> + Send + Sync + 'static,
     ) -> Self {
-        let Loaded { config, origins, app_origins, .. } = loaded;
-        let not_offered = apply(&config);
-        let held = Mutex::new(Held { config, origins, app_origins, not_offered });
-        Self { inner: Arc::new(Inner { layers, store, apply: Box::new(apply), held }) }
+        let desk = Self::before(layers, Ok(store), loaded);
+        desk.attach(apply);
+        desk
+    }
+
+    /// A desk for a host that is not put together yet, and may never be: what is changed here is kept, and holds when
+    /// the host is ([`Self::attach`]) or starts again. Without a store all can be read and nothing changed.
+    pub fn before(layers: Layers, store: Result<Store, String>, loaded: Loaded) -> Self {
+        let Loaded { config, origins, app_origins, problems } = loaded;
+        let held = Held { config, origins, app_origins, not_offered: vec![], problems };
+        let inside = Mutex::new(Inside { held, apply: None, is_behind: false });
+        Self { inner: Arc::new(Inner { layers, store, inside }) }
+    }
+
+    /// The host is put together. `apply` is called at once, and with each change, as for [`Self::new`].
+    pub fn attach(&self, apply: impl Fn(&Held) -> Vec<NotOffered> + Send + Sync + 'static) {
+        let mut inside = self.lock();
+        if std::mem::take(&mut inside.is_behind) {
+            match self.load() {
+                Ok(next) => {
+                    let all: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+                    inside.held.take_settings(&next, &all);
+                    inside.held.take_apps(&next);
+                }
+                Err(error) => tracing::warn!(%error, "what was set meanwhile cannot be read"),
+            }
+        }
+        inside.held.not_offered = apply(&inside.held);
+        inside.apply = Some(Box::new(apply));
     }
 
     /// What holds now.
     pub fn held(&self) -> Held {
-        self.lock().clone()
+        self.lock().held.clone()
     }
 
     /// All settings, in the order of the reference.
@@ -186,8 +227,8 @@ impl ConfigDesk {
     /// # Errors
     /// The store failed.
     pub fn settings(&self) -> Result<Vec<SettingView>, ConfigError> {
-        let held = self.lock();
-        Ok(self.views(&held, &self.load()?))
+        let inside = self.lock();
+        Ok(self.views(&inside, &self.load()?))
     }
 
     /// Sets all of these, or none; gives all settings as they are then.
@@ -198,7 +239,7 @@ impl ConfigDesk {
         &self,
         changes: &BTreeMap<String, SettingValue>,
     ) -> Result<Vec<SettingView>, ConfigError> {
-        let mut held = self.lock();
+        let mut inside = self.lock();
         let before = self.load()?;
         let mut keys = Vec::new();
         let mut rows = Vec::new();
@@ -212,9 +253,9 @@ impl ConfigDesk {
             keys.push(setting.key);
             rows.push((key.clone(), text));
         }
-        self.inner.store.put_settings(&rows)?;
+        self.store()?.put_settings(&rows)?;
         tracing::info!(keys = keys.join(", "), "settings were changed in the console");
-        self.put_to_use(&mut held, &keys)
+        self.put_to_use(&mut inside, &keys)
     }
 
     /// Forgets what the console set for this key.
@@ -224,10 +265,10 @@ impl ConfigDesk {
     pub fn reset(&self, key: &str) -> Result<Vec<SettingView>, ConfigError> {
         let setting = settings::find(key)
             .ok_or_else(|| ConfigError::UnknownSetting { key: key.to_owned() })?;
-        let mut held = self.lock();
-        self.inner.store.remove_setting(setting.key)?;
+        let mut inside = self.lock();
+        self.store()?.remove_setting(setting.key)?;
         tracing::info!(key = setting.key, "a setting was reset in the console");
-        self.put_to_use(&mut held, &[setting.key])
+        self.put_to_use(&mut inside, &[setting.key])
     }
 
     /// Forgets all that the console set; apps stay.
@@ -235,14 +276,14 @@ impl ConfigDesk {
     /// # Errors
     /// The store failed; nothing has changed.
     pub fn reset_all(&self) -> Result<Vec<SettingView>, ConfigError> {
-        let mut held = self.lock();
+        let mut inside = self.lock();
         let before = self.load()?;
         let of_console =
             |setting: &&Setting| before.origins.get(setting.key) == Some(&Origin::Console);
         let keys: Vec<_> = SETTINGS.iter().filter(of_console).map(|setting| setting.key).collect();
-        self.inner.store.remove_settings()?;
+        self.store()?.remove_settings()?;
         tracing::info!("all settings were reset in the console");
-        self.put_to_use(&mut held, &keys)
+        self.put_to_use(&mut inside, &keys)
     }
 
     /// Adds an app, or replaces the one of its title, which keeps its picture. It is offered at once.
@@ -250,16 +291,16 @@ impl ConfigDesk {
     /// # Errors
     /// A file says what is under this title, there are too many, or the store failed; nothing has changed.
     pub fn put_app(&self, app: &AppConfig) -> Result<(), ConfigError> {
-        let mut held = self.lock();
+        let mut inside = self.lock();
         let before = self.load()?;
         is_free(&app.title, &before)?;
         let apps = &before.config.apps;
         if apps.len() >= MAX_APPS && !apps.iter().any(|known| known.title == app.title) {
             return Err(ConfigError::TooManyApps);
         }
-        self.inner.store.put_app(&app.title, &app.definition())?;
+        self.store()?.put_app(&app.title, &app.definition())?;
         tracing::info!(title = app.title, "an app was set in the console");
-        self.take_apps(&mut held)
+        self.take_apps(&mut inside)
     }
 
     /// Removes an app that the console added. Whoever plays it plays on.
@@ -267,8 +308,8 @@ impl ConfigDesk {
     /// # Errors
     /// The console added none, or the store failed; nothing has changed.
     pub fn remove_app(&self, title: &str) -> Result<(), ConfigError> {
-        let mut held = self.lock();
-        if !self.inner.store.remove_app(title)? {
+        let mut inside = self.lock();
+        if !self.store()?.remove_app(title)? {
             return Err(match self.load()?.app_origins.get(title) {
                 Some(origin) => {
                     ConfigError::Fixed { what: app_words(title), origin: origin.clone() }
@@ -277,7 +318,7 @@ impl ConfigDesk {
             });
         }
         tracing::info!(title, "an app was removed in the console");
-        self.take_apps(&mut held)
+        self.take_apps(&mut inside)
     }
 
     /// Gives an app of the console's a picture, which the caller has checked.
@@ -285,12 +326,12 @@ impl ConfigDesk {
     /// # Errors
     /// The console added no such app, a file says what is under its title, or the store failed; nothing has changed.
     pub fn put_art(&self, title: &str, art: &[u8]) -> Result<(), ConfigError> {
-        let mut held = self.lock();
+        let mut inside = self.lock();
         is_free(title, &self.load()?)?;
-        if !self.inner.store.put_app_art(title, art)? {
+        if !self.store()?.put_app_art(title, art)? {
             return Err(ConfigError::UnknownApp { title: title.to_owned() });
         }
-        self.take_apps(&mut held)
+        self.take_apps(&mut inside)
     }
 
     /// The picture of an app that has [`AppArt::Stored`](super::AppArt::Stored).
@@ -298,46 +339,45 @@ impl ConfigDesk {
     /// # Errors
     /// The store failed.
     pub fn stored_art(&self, title: &str) -> Result<Option<Vec<u8>>, ConfigError> {
-        Ok(self.inner.store.app_art(title)?)
+        Ok(self.store()?.app_art(title)?)
     }
 
     fn load(&self) -> Result<Loaded, ConfigError> {
-        let stored = Stored::read(&self.inner.store)?;
+        let Ok(store) = &self.inner.store else { return Ok(load(&self.inner.layers)) };
+        let stored = Stored::read(store)?;
         Ok(load(&Layers { stored, ..self.inner.layers.clone() }))
     }
 
+    fn store(&self) -> Result<&Store, ConfigError> {
+        self.inner.store.as_ref().map_err(|why| ConfigError::NoStore(why.clone()))
+    }
+
     /// What is behind the lock is replaced field by field with values that are whole; a panic leaves it usable.
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.inner.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inner.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put_to_use(&self, held: &mut Held, keys: &[&str]) -> Result<Vec<SettingView>, ConfigError> {
+    fn put_to_use(
+        &self,
+        inside: &mut Inside,
+        keys: &[&str],
+    ) -> Result<Vec<SettingView>, ConfigError> {
         let next = self.load()?;
-        for setting in SETTINGS.iter().filter(|setting| keys.contains(&setting.key)) {
-            if setting.takes_effect == TakesEffect::Restart {
-                continue;
-            }
-            if let Some(value) = (setting.get)(&next.config) {
-                setting.put(&mut held.config, value.into());
-            }
-            match next.origins.get(setting.key) {
-                Some(origin) => held.origins.insert(setting.key, origin.clone()),
-                None => held.origins.remove(setting.key),
-            };
+        if inside.apply.is_some() {
+            inside.held.take_settings(&next, keys);
         }
-        held.not_offered = (self.inner.apply)(&held.config);
-        Ok(self.views(held, &next))
+        inside.hand_on();
+        Ok(self.views(inside, &next))
     }
 
-    fn take_apps(&self, held: &mut Held) -> Result<(), ConfigError> {
-        let next = self.load()?;
-        held.config.apps = next.config.apps;
-        held.app_origins = next.app_origins;
-        held.not_offered = (self.inner.apply)(&held.config);
+    fn take_apps(&self, inside: &mut Inside) -> Result<(), ConfigError> {
+        inside.held.take_apps(&self.load()?);
+        inside.hand_on();
         Ok(())
     }
 
-    fn views(&self, held: &Held, next: &Loaded) -> Vec<SettingView> {
+    fn views(&self, inside: &Inside, next: &Loaded) -> Vec<SettingView> {
+        let held = &inside.held;
         let machine_name = self.inner.layers.machine_name.clone();
         let defaults = load(&Layers { machine_name, ..Layers::default() }).config;
         let view = |setting: &Setting| {
@@ -354,11 +394,49 @@ impl ConfigDesk {
                 origin: held.origins.get(setting.key).cloned(),
                 fixed: next.origins.get(setting.key).filter(|origin| origin.is_fixed()).cloned(),
                 settable: setting.settable,
-                takes_effect: setting.takes_effect,
+                // There is nobody who could put it to use at once.
+                takes_effect: match inside.apply {
+                    Some(_) => setting.takes_effect,
+                    None => TakesEffect::Restart,
+                },
                 pending: pending.filter(|pending| get(&held.config).as_ref() != Some(pending)),
             }
         };
         SETTINGS.iter().map(view).collect()
+    }
+}
+
+impl Inside {
+    fn hand_on(&mut self) {
+        match &self.apply {
+            Some(apply) => self.held.not_offered = apply(&self.held),
+            None => self.is_behind = true,
+        }
+    }
+}
+
+impl Held {
+    /// Takes over those of the settings with these keys that can hold at once.
+    fn take_settings(&mut self, next: &Loaded, keys: &[&str]) {
+        let at_once = |setting: &&Setting| {
+            keys.contains(&setting.key) && setting.takes_effect != TakesEffect::Restart
+        };
+        for setting in SETTINGS.iter().filter(at_once) {
+            if let Some(value) = (setting.get)(&next.config) {
+                setting.put(&mut self.config, value.into());
+            }
+            match next.origins.get(setting.key) {
+                Some(origin) => self.origins.insert(setting.key, origin.clone()),
+                None => self.origins.remove(setting.key),
+            };
+        }
+        self.problems.clone_from(&next.problems);
+    }
+
+    fn take_apps(&mut self, next: &Loaded) {
+        self.config.apps.clone_from(&next.config.apps);
+        self.app_origins.clone_from(&next.app_origins);
+        self.problems.clone_from(&next.problems);
     }
 }
 

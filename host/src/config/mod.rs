@@ -44,6 +44,8 @@ pub use value::SettingValue;
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The most files of a `host.d` folder that are read.
 const MAX_DROP_INS: usize = 64;
+/// As many problems are told; a file that is something else altogether has thousands, which tell no more.
+const MAX_PROBLEMS: usize = 100;
 
 /// The whole configuration. [`Config::default`] is what holds if nobody says anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -386,6 +388,20 @@ pub struct Loaded {
     pub app_origins: BTreeMap<String, Origin>,
 }
 
+impl Loaded {
+    /// What the console set and holds: keys, with values in JSON.
+    pub fn set_in_console(&self) -> Vec<(&'static str, String)> {
+        let of_console =
+            |setting: &&settings::Setting| self.origins.get(setting.key) == Some(&Origin::Console);
+        let set = settings::SETTINGS.iter().filter(of_console);
+        set.filter_map(|setting| {
+            let value = (setting.get)(&self.config)?;
+            Some((setting.key, serde_json::to_string(&value).ok()?))
+        })
+        .collect()
+    }
+}
+
 /// Loads the configuration with what was set in the console. A store that cannot be read is a problem of its own, and
 /// nothing is set.
 pub fn with_stored(layers: &Layers, store: &Store) -> Loaded {
@@ -599,15 +615,24 @@ impl Loading {
     }
 
     fn unknown(&mut self, key: &str, origin: Origin) {
-        self.loaded.problems.push(Problem {
-            origin,
-            severity: Severity::Warning,
-            text: format!("`{}` is not a setting of this version", printable(key)),
-        });
+        let text = format!("`{}` is not a setting of this version", printable(key));
+        self.problem(Problem { origin, severity: Severity::Warning, text });
     }
 
     fn error(&mut self, origin: Origin, text: String) {
-        self.loaded.problems.push(Problem { origin, severity: Severity::Error, text });
+        self.problem(Problem { origin, severity: Severity::Error, text });
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        let problems = &mut self.loaded.problems;
+        match problems.len() {
+            ..MAX_PROBLEMS => problems.push(problem),
+            MAX_PROBLEMS => problems.push(Problem {
+                text: "there are more problems, which are not told; mend these first".to_owned(),
+                ..problem
+            }),
+            _ => {}
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::value::{SettingValue, Value};
 use super::{Config, Encryption, Isolation};
+use crate::store::clean_name;
 
 /// As many names the console answers to beside its own.
 const MAX_CONSOLE_HOSTS: usize = 16;
@@ -99,10 +100,13 @@ pub(super) fn is_section(key: &str) -> bool {
         .any(|setting| setting.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// A name that can be announced: a DNS label of at most 63 bytes.
+/// A name that can be announced and shown: a DNS label of at most 63 bytes, without characters that hide or reorder
+/// others, or that no XML may hold.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let text = text.trim();
-    let is_fit = (1..=63).contains(&text.len()) && !text.chars().any(char::is_control);
+    let is_fit = (1..=63).contains(&text.len())
+        && clean_name(text).as_deref() == Some(text)
+        && !text.contains(['\u{fffe}', '\u{ffff}']);
     is_fit.then(|| text.to_owned())
 }
 

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use mdns_sd::{IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
+use mdns_sd::{DaemonStatus, IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
 
 /// The service type.
 // spec: gamestream 1.1
@@ -57,7 +57,25 @@ impl std::fmt::Debug for Announcement {
     }
 }
 
+/// Knows whether the responder of an announcement still runs; clones share it.
+#[derive(Clone)]
+pub struct Responder(ServiceDaemon);
+
+impl Responder {
+    /// Whether it does. Does not block.
+    pub fn runs(&self) -> bool {
+        // One that has ended says so at once; what one that runs says later is not waited for.
+        let ended = self.0.status().is_ok_and(|said| said.try_recv() == Ok(DaemonStatus::Shutdown));
+        !ended
+    }
+}
+
 impl Announcement {
+    /// Whom to ask whether the host is still announced.
+    pub fn responder(&self) -> Responder {
+        Responder(self.responder.clone())
+    }
+
     /// Announces the host on all interfaces but the loopback. Does not block; the work is on a thread of the
     /// responder.
     ///
@@ -228,6 +246,8 @@ mod tests {
         let announcement =
             Announcement::announce(responder, &options("Wohnzimmer-PC ü"), scope).unwrap();
         assert_eq!(announcement.full_name(), "Wohnzimmer-PC ü._nvstream._tcp.local.");
+        let alive = announcement.responder();
+        assert!(alive.runs());
         let resolved = next(&events, |event| match event {
             ServiceEvent::ServiceResolved(service) => {
                 let addresses = service.addresses.iter().map(|a| a.to_ip_addr()).collect();

@@ -46,6 +46,14 @@ impl Examiner {
         Self { program, arguments, one_at_a_time: Arc::default(), last: Arc::default() }
     }
 
+    /// The same with one more argument; their checks wait for each other, and what was found is found by both.
+    #[must_use]
+    pub fn with(&self, argument: &str) -> Self {
+        let mut examiner = self.clone();
+        examiner.arguments.push(argument.into());
+        examiner
+    }
+
     /// Runs a check; blocks for at most its limit and waits for others before it.
     ///
     /// # Errors

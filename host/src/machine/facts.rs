@@ -29,6 +29,12 @@ pub struct Facts {
     pub gpus: Vec<String>,
 }
 
+/// What the machine is called, if it has a name of its own.
+pub fn machine_name(root: &Path) -> Option<String> {
+    let name = read(&root.join("proc/sys/kernel/hostname"))?.trim().to_owned();
+    (!name.is_empty() && name != "localhost").then_some(name)
+}
+
 /// Reads them, of the machine whose file systems begin at `root` (`/`).
 pub fn facts(root: &Path) -> Facts {
     let text = |path: &str| read(&root.join(path)).unwrap_or_default();

@@ -77,11 +77,28 @@ pub struct Own {
 /// The folder is not there.
 pub fn usage(folder: &Folder) -> io::Result<Usage> {
     let disk = rustix::fs::statvfs(&folder.path)?;
+    let own = (folder.purpose == Purpose::State).then(|| own(&folder.path));
+    Ok(Usage { own, ..of(folder, &disk) })
+}
+
+/// What keeps the host from writing to this folder, or soon will; quick, because nothing in it is counted. Nothing of a
+/// folder that is not there.
+pub fn trouble(folder: &Folder) -> Option<String> {
+    let disk = rustix::fs::statvfs(&folder.path).ok()?;
+    if disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Some(format!(
+            "the disk of {} can only be read, so that nothing can be kept; it may be broken",
+            folder.path.display()
+        ));
+    }
+    of(folder, &disk).warning()
+}
+
+fn of(folder: &Folder, disk: &rustix::fs::StatVfs) -> Usage {
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     let (total_bytes, free_bytes) = (bytes(disk.f_blocks), bytes(disk.f_bavail));
     let room = room(total_bytes, free_bytes);
-    let own = (folder.purpose == Purpose::State).then(|| own(&folder.path));
-    Ok(Usage { folder: folder.clone(), total_bytes, free_bytes, own, room })
+    Usage { folder: folder.clone(), total_bytes, free_bytes, own: None, room }
 }
 
 impl Usage {
@@ -222,5 +239,7 @@ mod tests {
         assert!(usage.total_bytes > usage.free_bytes);
         let gone = Folder { purpose: Purpose::State, path: path.join("gone") };
         assert!(super::usage(&gone).is_err());
+        assert_eq!(trouble(&gone), None);
+        assert_eq!(trouble(&state), usage.warning());
     }
 }

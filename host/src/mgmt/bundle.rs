@@ -46,6 +46,8 @@ pub(super) struct Contents {
     pub(super) facts: Facts,
     pub(super) network: Network,
     pub(super) storage: Vec<Usage>,
+    /// What the host is called, and the machine.
+    pub(super) host_names: Vec<String>,
     /// What the owner called devices.
     pub(super) device_names: Vec<String>,
 }
@@ -121,9 +123,7 @@ impl Veil {
         let numbered =
             |(index, name): (usize, &String)| (name.clone(), format!("[device {}]", index + 1));
         let mut names: Vec<_> = contents.device_names.iter().enumerate().map(numbered).collect();
-        if let Ok(status) = &contents.status {
-            names.push((status.name.clone(), "[host]".to_owned()));
-        }
+        names.extend(contents.host_names.iter().map(|name| (name.clone(), "[host]".to_owned())));
         names.retain(|(name, _)| name.len() >= MIN_NAME_BYTES);
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         Self { names }
@@ -294,6 +294,7 @@ mod tests {
             facts: Facts::default(),
             network: Network::default(),
             storage: Vec::new(),
+            host_names: vec!["den".to_owned(), "annas-pc".to_owned()],
             device_names: vec!["Anna's \"big\" TV".to_owned(), "TV".to_owned()],
         }
     }

@@ -20,6 +20,7 @@ mod guard;
 mod https;
 mod patience;
 mod problem;
+mod problems;
 mod socket;
 mod startup;
 pub mod wire;
@@ -52,8 +53,9 @@ use crate::store::Store;
 pub use api::document;
 pub use guard::{Credentials, Nobody, Who};
 pub use https::{HostNames, HttpsError, HttpsLimits, HttpsOptions, HttpsServer};
+pub use problems::Problems;
 pub use socket::{SocketEnvironment, default_socket};
-pub use startup::{About, Always, Stage, Startup};
+pub use startup::{About, Always, Basics, Failure, Stage, Startup};
 
 /// As many connections of those who may come in are served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -136,7 +138,8 @@ pub struct MgmtHandles {
     pub store: Store,
     /// The sessions.
     pub sessions: Arc<dyn SessionDesk>,
-    /// Says how the host is doing; called for each request, must not block.
+    /// Says how the host is doing, as of now; called for each request and once a second while somebody follows, must not
+    /// block.
     pub status: Arc<dyn Fn() -> wire::StatusReport + Send + Sync>,
     /// Makes the doctor's checks.
     pub examiner: Examiner,

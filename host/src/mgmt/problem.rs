@@ -40,6 +40,15 @@ impl Problem {
         self.code
     }
 
+    /// With more that is wrong, a line each.
+    pub(super) fn with_also(mut self, sentences: &[String]) -> Self {
+        if !sentences.is_empty() {
+            self.detail.push_str("\nAlso wrong: ");
+            self.detail.push_str(&sentences.join("\n"));
+        }
+        self
+    }
+
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }

@@ -1,7 +1,11 @@
 //! How far the host is: the doors open first and say so, while the rest is still being put together.
 //!
 //! The console must come up even when streaming cannot, because the box has no other face. So the routes do not hold the
-//! rooms; they ask here for them, and are answered 503 with the step, or with the reason why there are none.
+//! rooms; they ask here for them, and are answered 503 with the step, or with the reason why there are none. What the
+//! owner mends a host with ([`Basics`]) needs no room, and answers from the first second on.
+//!
+//! Why a host could not start is told twice: in a few words to everybody, because strangers ask too, and whole to whoever
+//! may look.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,9 +19,15 @@ use super::MgmtHandles;
 use super::feed::Feed;
 use super::guard::{Credentials, Nobody};
 use super::problem::Problem;
+use super::problems::Problems;
 use crate::access::Access;
+use crate::backup::Backups;
+use crate::config::ConfigDesk;
+use crate::health::child::Examiner;
 use crate::logbook::Logbook;
 use crate::machine::storage::Folder;
+use crate::os::{OsDesk, Power};
+use crate::store::Store;
 
 /// How far the host is; clones share it.
 #[derive(Clone)]
@@ -28,6 +38,7 @@ pub struct Startup {
     changes: watch::Sender<()>,
     feed: Arc<Feed>,
     access: Option<Access>,
+    basics: Option<Basics>,
     always: Always,
 }
 
@@ -59,6 +70,37 @@ pub struct Always {
     pub folders: Vec<Folder>,
     /// The name under which this host is found without a name server, once it is.
     pub local_name: Arc<OnceLock<String>>,
+    /// What is wrong.
+    pub problems: Problems,
+    /// The machine is a punktfunk box.
+    pub appliance: bool,
+}
+
+/// The rooms that need no other: what the owner mends a host with that could not be put together.
+#[derive(Clone)]
+pub struct Basics {
+    /// What the owner sets in the console.
+    pub settings: ConfigDesk,
+    /// Makes the doctor's checks.
+    pub examiner: Examiner,
+    /// Updates of the system.
+    pub os: OsDesk,
+    /// The machine's switch.
+    pub power: Arc<dyn Power>,
+    /// What the host remembers, if it can be read.
+    pub store: Option<Store>,
+    /// Makes and restores backups of it.
+    pub backups: Option<Backups>,
+}
+
+/// Why the host could not be put together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{whole}")]
+pub struct Failure {
+    /// What everybody may know: without a path, an address or a name.
+    pub plain: &'static str,
+    /// What the owner is told: why, and what to do.
+    pub whole: String,
 }
 
 /// How far the host is.
@@ -75,17 +117,17 @@ pub enum Stage {
     },
     /// All is there.
     Ready,
-    /// It could not be put together; the reason is a sentence for the owner.
+    /// It could not be put together.
     Failed {
-        /// Why, and what to do.
-        reason: String,
+        /// Why, as far as everybody may know.
+        reason: &'static str,
     },
 }
 
 enum State {
     Starting(usize),
     Ready(Box<MgmtHandles>),
-    Failed(String),
+    Failed(Failure),
 }
 
 impl Startup {
@@ -108,6 +150,7 @@ impl Startup {
             changes,
             feed: Arc::default(),
             access: None,
+            basics: None,
             always: Always::default(),
         }
     }
@@ -140,6 +183,12 @@ impl Startup {
         self
     }
 
+    /// The same, with what the owner mends it with: that can be used before the rest is there, and without it.
+    #[must_use]
+    pub fn with_basics(self, basics: Basics) -> Self {
+        Self { basics: Some(basics), ..self }
+    }
+
     /// The same, with what can be asked for at any time.
     #[must_use]
     pub fn with(self, always: Always) -> Self {
@@ -165,9 +214,9 @@ impl Startup {
         self.changes.send_replace(());
     }
 
-    /// It cannot be put together; the reason is a sentence for the owner.
-    pub fn failed(&self, reason: String) {
-        *self.lock() = State::Failed(reason);
+    /// It cannot be put together.
+    pub fn failed(&self, why: Failure) {
+        *self.lock() = State::Failed(why);
         self.changes.send_replace(());
     }
 
@@ -180,7 +229,7 @@ impl Startup {
                 doing: self.steps.get(*step).copied().unwrap_or_default(),
             },
             State::Ready(_) => Stage::Ready,
-            State::Failed(reason) => Stage::Failed { reason: reason.clone() },
+            State::Failed(why) => Stage::Failed { reason: why.plain },
         }
     }
 
@@ -191,7 +240,7 @@ impl Startup {
                 let doing = self.steps.get(*step).copied().unwrap_or_default();
                 ("starting", format!("the host is starting: {doing}; try again in a moment"))
             }
-            State::Failed(reason) => ("cannot-start", reason.clone()),
+            State::Failed(why) => ("cannot-start", why.whole.clone()),
         };
         Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail))
     }
@@ -213,6 +262,26 @@ impl FromRequestParts<Startup> for Rooms {
         startup: &Startup,
     ) -> Result<Self, Self::Rejection> {
         startup.handles().map(Self)
+    }
+}
+
+/// What a host is mended with; a route that takes it works while the host starts, and when it could not.
+pub(super) struct Mending(pub(super) Basics);
+
+impl FromRequestParts<Startup> for Mending {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        _parts: &mut Parts,
+        startup: &Startup,
+    ) -> Result<Self, Self::Rejection> {
+        match startup.handles() {
+            Ok(MgmtHandles { settings, examiner, os, power, store, backups, .. }) => {
+                let (store, backups) = (Some(store), Some(backups));
+                Ok(Self(Basics { settings, examiner, os, power, store, backups }))
+            }
+            Err(problem) => startup.basics.clone().map(Self).ok_or(problem),
+        }
     }
 }
 

@@ -15,11 +15,20 @@ impl Absent {
         Self { reason: reason.into() }
     }
 
+    /// A box whose system this version of the host cannot look after.
+    pub fn on_an_appliance() -> Self {
+        Self::new(
+            "this version of punktfunk cannot look after the system of this box: it neither updates nor resets it. \
+             Nothing was changed, and streaming goes on",
+        )
+    }
+
     fn refuse<T>(&self) -> Result<T, OsError> {
         Err(OsError::NotAnAppliance { reason: self.reason.clone() })
     }
 }
 
+/// A machine that is no appliance.
 impl Default for Absent {
     fn default() -> Self {
         Self::new(

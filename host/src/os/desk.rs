@@ -140,7 +140,12 @@ impl OsDesk {
 
     /// A desk on a machine that is no appliance: it has no thread and writes nothing down.
     pub fn absent() -> Self {
-        let backend = Arc::new(super::absent::Absent::default());
+        Self::without(super::absent::Absent::default())
+    }
+
+    /// A desk on a machine whose system this host does not look after, for that reason.
+    pub fn without(absent: super::absent::Absent) -> Self {
+        let backend = Arc::new(absent);
         let keep = Arc::new(super::MemoryKeep::default());
         Self::around(OsOptions::new(backend, keep, Arc::new(Vec::new)), super::Kept::default())
     }

@@ -219,6 +219,11 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
+    /// Whether there is one in `folder`.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(DATABASE_NAME).is_file()
+    }
+
     /// Opens the store in `folder`, which is made with mode 0700 if it is not there.
     ///
     /// # Errors

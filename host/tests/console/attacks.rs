@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use punktfunk_host::listen::Inherited;
-use punktfunk_host::mgmt::HttpsLimits;
+use punktfunk_host::mgmt::{Failure, HttpsLimits};
 
 use super::browser::Browser;
 use super::rig::{CSRF, Making, Rig};
@@ -41,10 +41,17 @@ fn everybody_is_told_how_far_the_host_is_and_every_answer_is_armoured() {
     rig.startup.next_step();
     let told = browser.ask("GET", "/api/v1/landing", &[], "").json();
     assert_eq!(told["stage"]["doing"].as_str(), Some("plugging it in"));
-    rig.startup.failed("The plug is gone.".to_owned());
+    let whole = "the plug /dev/plug of 10.0.0.7 is gone".to_owned();
+    rig.startup.failed(Failure { plain: "The plug is gone.", whole });
     let told = browser.ask("GET", "/api/v1/landing", &[], "").json();
     assert_eq!(told["stage"]["reason"].as_str(), Some("The plug is gone."));
     assert_eq!(browser.ask("GET", "/api/v1/health", &[], "").json()["problems"].as_u64(), Some(1));
+    // The rest is for those who may look.
+    for path in ["landing", "health", "status", "settings", "logs", "logs/bundle", "doctor", "os"] {
+        let answer = browser.ask("GET", &format!("/api/v1/{path}"), &[], "");
+        let said = answer.head.clone() + &String::from_utf8_lossy(&answer.body);
+        assert!(!said.contains("/dev/plug") && !said.contains("10.0.0.7"), "{path}: {said}");
+    }
 
     let wrong = browser.ask("GET", "/api/v1/landing", &["Host: evil.example"], "");
     for answer in [&landing, &wrong, &browser.ask("GET", "/nothing", &[], "")] {

@@ -1,7 +1,9 @@
 //! The daemon as a process: its console comes up whatever is broken, and says what.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,15 +27,20 @@ struct Daemon {
 impl Daemon {
     /// Starts one with its state in `folder`, which may hold something already; `more` is added to its configuration.
     fn start(folder: &Path, more: &str) -> Self {
-        let _ = fs::create_dir(folder.join("run"));
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let port = free.clamp(2000, 65_000);
-        let config = format!(
-            "discovery = false\nlisten.address = \"127.0.0.1\"\ngamestream.port = {port}\n{more}"
-        );
-        fs::write(folder.join("host.toml"), config).unwrap();
+        Self::start_at(folder, more, free.clamp(2000, 65_000))
+    }
+
+    /// The same, with GameStream's ports at this place. What a test does not try stands in the environment, so that the
+    /// file may be anything.
+    fn start_at(folder: &Path, file: &str, port: u16) -> Self {
+        let _ = fs::create_dir(folder.join("run"));
+        fs::write(folder.join("host.toml"), file).unwrap();
         let mut serve = Command::new(PROGRAM);
         serve.arg("serve");
+        serve.env("PUNKTFUNK_DISCOVERY", "false");
+        serve.env("PUNKTFUNK_LISTEN__ADDRESS", "127.0.0.1");
+        serve.env("PUNKTFUNK_GAMESTREAM__PORT", port.to_string());
         for (option, file) in
             [("--state-dir", "state"), ("--socket", "run/host.sock"), ("--config", "host.toml")]
         {
@@ -78,6 +85,22 @@ impl Drop for Daemon {
             assert!(ended.success(), "it did not end in good order: {ended}");
         }
     }
+}
+
+/// Asks over the local socket.
+fn local(folder: &Path, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+    let mut stream = UnixStream::connect(folder.join("run/host.sock")).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} /api/v1{path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_default())
 }
 
 /// The console's certificate, made before the daemon starts, so that the test knows what to trust.
@@ -125,6 +148,97 @@ fn a_broken_configuration_and_a_taken_port_keep_no_console_from_coming_up() {
 
 #[test]
 #[ignore = "needs an unprivileged user"]
+fn a_file_that_is_no_configuration_leaves_the_defaults_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = certificate(folder.path());
+    let mut daemon = Daemon::start(folder.path(), "limits.sessions = 2\nthis is no TOML [");
+    assert_eq!(daemon.stage(&certificate)["stage"], "ready");
+    let (status, report) = local(folder.path(), "GET", "/status", "");
+    assert_eq!(status, 200, "{report}");
+    let problems = report["problems"].to_string();
+    assert!(problems.contains("host.toml:2: the file is not TOML"), "{problems}");
+    let (_, settings) = local(folder.path(), "GET", "/settings", "");
+    let sessions = settings.as_array().unwrap().iter().find(|one| one["key"] == "limits.sessions");
+    assert_eq!(sessions.unwrap()["value"], 4);
+
+    // Mended while the host runs: that is told by the next change, and holds with the next start.
+    let mut follower = UnixStream::connect(folder.path().join("run/host.sock")).unwrap();
+    let follow = b"GET /api/v1/events?topics=problems HTTP/1.1\r\nhost: x\r\n\r\n";
+    follower.write_all(follow).unwrap();
+    follower.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut until = |words: &str| {
+        let mut heard = String::new();
+        while !heard.contains(words) {
+            let mut some = [0; 4096];
+            let read = follower.read(&mut some).unwrap();
+            assert!(read > 0, "the events ended: {heard}");
+            heard.push_str(&String::from_utf8_lossy(&some[..read]));
+        }
+        heard
+    };
+    until("you follow from here");
+    fs::write(folder.path().join("host.toml"), "").unwrap();
+    assert_eq!(local(folder.path(), "POST", "/settings/reset", "").0, 200);
+    let told = until("\"problems\":");
+    assert!(!told.contains("TOML"), "{told}");
+    let problems = local(folder.path(), "GET", "/status", "").1["problems"].to_string();
+    assert!(!problems.contains("TOML"), "{problems}");
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_host_that_cannot_start_is_mended_through_its_own_doors() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = certificate(folder.path());
+    {
+        let store = Store::open(&folder.path().join("state")).unwrap();
+        store.put_settings(&[("limits.sessions".to_owned(), "2".to_owned())]).unwrap();
+    }
+    let (taken, port) = loop {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        if (2000..65_000).contains(&port) {
+            break (taken, port);
+        }
+    };
+    let mut daemon = Daemon::start_at(folder.path(), "nmae = 1\n", port);
+    let stage = daemon.stage(&certificate);
+    assert_eq!(stage["stage"], "failed");
+    assert!(!stage["reason"].as_str().unwrap().contains(&port.to_string()), "{stage}");
+    let ask = |method, path, body| local(folder.path(), method, path, body);
+    let (status, problem) = ask("GET", "/status", "");
+    let detail = problem["detail"].as_str().unwrap();
+    assert_eq!((status, problem["code"].as_str()), (503, Some("cannot-start")));
+    assert!(detail.contains(&port.to_string()) && detail.contains("`nmae`"), "{detail}");
+
+    for path in ["/settings", "/os", "/power", "/doctor", "/network", "/storage", "/logs"] {
+        assert_eq!(ask("GET", path, "").0, 200, "{path}");
+    }
+    let (status, finding) = ask("POST", "/doctor/network", "");
+    assert_eq!((status, finding["outcome"].as_str()), (200, Some("broken")), "{finding}");
+    assert!(finding["reason"].as_str().unwrap().contains("nothing can listen"), "{finding}");
+    let (status, settings) = ask("DELETE", "/settings/limits.sessions", "");
+    assert_eq!(status, 200, "{settings}");
+    let of = |settings: &serde_json::Value| {
+        settings
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["key"] == "limits.sessions")
+            .unwrap()
+            .clone()
+    };
+    assert_eq!((&of(&settings)["value"], &of(&settings)["pending"]), (&2.into(), &4.into()));
+    drop(daemon);
+
+    drop(taken);
+    let mut daemon = Daemon::start_at(folder.path(), "", port);
+    assert_eq!(daemon.stage(&certificate)["stage"], "ready");
+    assert_eq!(of(&ask("GET", "/settings", "").1)["value"], 4);
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
 fn a_damaged_database_is_told_at_the_console_and_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     drop(certificate(folder.path()));
@@ -142,7 +256,15 @@ fn a_damaged_database_is_told_at_the_console_and_not_touched() {
     // The certificate is one of memory, which nobody can know before.
     let stage = daemon.stage(b"");
     assert_eq!(stage["stage"], "failed");
-    assert!(stage["reason"].as_str().unwrap().contains("Restore a copy"), "{stage}");
+    let reason = stage["reason"].as_str().unwrap();
+    assert!(reason.contains("Restore a copy"), "{stage}");
+    // Strangers read it too.
+    assert!(!reason.contains('/') && !reason.contains("state.db"), "{stage}");
+    // What is mended elsewhere can be seen, and nothing is said to be kept.
+    let settings = local(folder.path(), "GET", "/settings", "");
+    assert_eq!((settings.0, settings.1.as_array().unwrap().is_empty()), (200, false));
+    let change = local(folder.path(), "PATCH", "/settings", r#"{"limits.sessions":2}"#);
+    assert_eq!((change.0, change.1["code"].as_str()), (503, Some("unavailable")));
     assert_eq!(daemon.ask("/api/v1/health", b"").status, 503);
     assert_eq!(fs::read(&database).unwrap(), vec![0x5A; 8192]);
     assert!(daemon.child.try_wait().unwrap().is_none(), "the daemon stays");

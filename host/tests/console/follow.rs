@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use punktfunk_host::mgmt::HttpsLimits;
+use punktfunk_host::mgmt::{Failure, HttpsLimits};
 
 use super::browser::Browser;
 use super::rig::{Making, Rig};
@@ -31,6 +31,10 @@ fn follow_at(rig: &Rig, path: &str, who: &str) -> Result<Browser, u16> {
     Ok(browser)
 }
 
+fn failure(plain: &'static str) -> Failure {
+    Failure { plain, whole: plain.to_owned() }
+}
+
 #[test]
 fn followers_are_told_what_they_asked_for_with_numbers_that_grow() {
     let rig = Rig::start(Making::default());
@@ -42,7 +46,7 @@ fn followers_are_told_what_they_asked_for_with_numbers_that_grow() {
         let told = follower.until("plugging it in\"}").unwrap();
         assert!(told.contains("event: stage") && told.contains("\"stage\":\"starting\""), "{told}");
     }
-    rig.startup.failed("The plug is gone.".to_owned());
+    rig.startup.failed(failure("The plug is gone."));
     let told = all.until("gone.\"}").unwrap() + &all.until("\n\n").unwrap();
     assert!(told.contains("id: 2"), "{told}");
     // Nobody is told what it did not ask for: when the door closes, all it has had is the beginning.
@@ -58,7 +62,7 @@ fn whoever_logs_out_follows_no_longer() {
     let rig = Rig::start(Making::default());
     let mut follower = follow(&rig, OWNER, "").unwrap();
     rig.known.logged_out.store(true, Ordering::Relaxed);
-    rig.startup.failed("A secret of the owner's.".to_owned());
+    rig.startup.failed(failure("A secret of the owner's."));
     let had = follower.until("\r\n0\r\n").unwrap();
     assert!(!had.contains("secret"), "{had}");
     assert_eq!(follow(&rig, OWNER, "").err(), Some(401));

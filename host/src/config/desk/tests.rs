@@ -29,8 +29,8 @@ impl Desk {
         let loaded = with_stored(&self.layers, &self.store);
         assert_eq!(loaded.problems, []);
         let applied = Arc::clone(&self.applied);
-        ConfigDesk::new(self.layers.clone(), self.store.clone(), loaded, move |config| {
-            applied.lock().unwrap().push(config.clone());
+        ConfigDesk::new(self.layers.clone(), self.store.clone(), loaded, move |held| {
+            applied.lock().unwrap().push(held.config.clone());
             vec![]
         })
     }
@@ -85,6 +85,59 @@ fn what_can_hold_at_once_does_and_the_rest_waits_for_the_next_start() {
     let name = view(&views, "name");
     assert_eq!((name.value, name.pending), (Some(text("sofa")), None));
     assert_eq!(name.origin, Some(Origin::Console));
+}
+
+#[test]
+fn what_is_set_while_the_host_is_put_together_holds_when_it_is() {
+    let host = Desk::new("[[app]]\ntitle = 'File'\ncommand = ['file']\n");
+    let loaded = with_stored(&host.layers, &host.store);
+    let desk = ConfigDesk::before(host.layers.clone(), Ok(host.store.clone()), loaded);
+    let set = [("limits.sessions", number(2)), ("name", text("sofa"))];
+    let views = desk.change(&changes(set)).unwrap();
+    let sessions = view(&views, "limits.sessions");
+    assert_eq!((sessions.value, sessions.pending), (Some(number(4)), Some(number(2))));
+    assert_eq!(sessions.takes_effect, TakesEffect::Restart);
+    desk.put_app(&app("Mine", "one")).unwrap();
+
+    let applied = Arc::clone(&host.applied);
+    desk.attach(move |held| {
+        applied.lock().unwrap().push(held.config.clone());
+        vec![]
+    });
+    let config = host.applied();
+    assert_eq!((config.limits.sessions, config.name.as_str()), (2, "box"));
+    assert_eq!(config.apps.len(), 2);
+    let views = desk.settings().unwrap();
+    assert_eq!(view(&views, "limits.sessions").takes_effect, TakesEffect::Now);
+    assert_eq!(view(&views, "limits.sessions").pending, None);
+    assert_eq!(view(&views, "name").pending, Some(text("sofa")));
+}
+
+#[test]
+fn a_name_hides_and_reorders_nothing() {
+    let host = Desk::new("");
+    let desk = host.open();
+    for bad in ["", " ", "a\u{202e}b", "a\nb", "\u{200b}", "a\u{ffff}", &"x".repeat(64)] {
+        let refused = desk.change(&changes([("name", text(bad))]));
+        assert!(matches!(refused, Err(ConfigError::OutOfRange { .. })), "{bad:?}");
+    }
+    desk.change(&changes([("name", text("Wohnzimmer <ü> & \"Sofa\""))])).unwrap();
+}
+
+#[test]
+fn what_was_passed_over_is_told_as_it_was_last_found() {
+    let host = Desk::new("");
+    let desk = host.open();
+    fs::write(host.file(), "nmae = 1\nthis is no TOML [").unwrap();
+    desk.reset_all().unwrap();
+    let problems = desk.held().problems;
+    assert!(problems[0].to_string().contains("host.toml:2"), "{problems:?}");
+    let many: String = (0..5_000).map(|index| format!("unknown{index} = 1\n")).collect();
+    fs::write(host.file(), many).unwrap();
+    desk.reset_all().unwrap();
+    let problems = desk.held().problems;
+    assert_eq!(problems.len(), 101);
+    assert!(problems[100].text.contains("more problems"), "{}", problems[100]);
 }
 
 #[test]

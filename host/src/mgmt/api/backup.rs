@@ -1,5 +1,5 @@
 //! Backups: one file, protected by a passphrase. Only the owner in person makes or restores one, because it holds the
-//! host's keys.
+//! host's keys. Also of a host that could not be put together: its key may be what is damaged.
 
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
-use super::super::startup::{Rooms, Startup};
+use super::super::startup::{Mending, Rooms, Startup};
 use super::super::wire::{BackupRequest, ProblemDetails, Restored};
 use super::{Body, blocking, parse, sized, whole};
 use crate::backup::{BackupError, MAX_BACKUP_BYTES};
@@ -37,9 +37,10 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
         (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "the passphrase is too short or too long"),
     ),
 )]
-async fn make(Rooms(handles): Rooms, body: Body) -> Result<Response, Problem> {
+async fn make(Mending(basics): Mending, body: Body) -> Result<Response, Problem> {
     let BackupRequest { passphrase } = parse(body)?;
-    let made = blocking(move || handles.backups.make(&passphrase)).await??;
+    let backups = basics.backups.ok_or_else(no_store)?;
+    let made = blocking(move || backups.make(&passphrase)).await??;
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"punktfunk.backup\""),
@@ -62,7 +63,12 @@ async fn make(Rooms(handles): Rooms, body: Body) -> Result<Response, Problem> {
         (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "the passphrase is wrong, or the file is damaged, no backup, or for a newer host"),
     ),
 )]
-async fn restore(Rooms(handles): Rooms, body: Body) -> Result<Json<Restored>, Problem> {
+async fn restore(
+    rooms: Result<Rooms, Problem>,
+    Mending(basics): Mending,
+    body: Body,
+) -> Result<Json<Restored>, Problem> {
+    let backups = basics.backups.ok_or_else(no_store)?;
     let body = whole(body)?;
     let line = body.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\n').ok_or_else(|| {
         let detail = "the first line of the body is to be JSON with the passphrase; the backup follows it";
@@ -71,7 +77,9 @@ async fn restore(Rooms(handles): Rooms, body: Body) -> Result<Json<Restored>, Pr
     let BackupRequest { passphrase } = parse(Ok(body.slice(..line)))?;
     let backup = body.slice(line + 1..);
     let restored = blocking(move || {
-        let restored = handles.backups.restore(&passphrase, &backup)?;
+        let restored = backups.restore(&passphrase, &backup)?;
+        // A host that could not be put together has none that could end.
+        let Ok(Rooms(handles)) = rooms else { return Ok(Restored::from(&restored)) };
         // They are not trusted any more; what they play ends after that, so that they cannot come back in between.
         restored.gone.iter().for_each(|client| handles.sessions.quit(*client));
         // The devices of their streams were made when they still could; they may come back to watch.
@@ -83,6 +91,12 @@ async fn restore(Rooms(handles): Rooms, body: Body) -> Result<Json<Restored>, Pr
     })
     .await??;
     Ok(Json(restored))
+}
+
+fn no_store() -> Problem {
+    let detail = "what this host remembers cannot be read, so that it can neither be backed up nor replaced; move its \
+                  state folder aside and start the host again, then restore";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
 }
 
 impl From<BackupError> for Problem {

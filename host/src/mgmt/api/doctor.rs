@@ -1,4 +1,4 @@
-//! The doctor's checks.
+//! The doctor's checks. They are made also for a host that could not be put together.
 
 use axum::Json;
 use axum::extract::Path;
@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 
 use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
-use super::super::startup::{Rooms, Startup};
+use super::super::startup::{Mending, Startup};
 use super::super::wire::ProblemDetails;
 use super::blocking;
 use crate::access::Scope;
@@ -43,13 +43,13 @@ async fn checks() -> Json<Vec<String>> {
     ),
 )]
 async fn examine(
-    Rooms(handles): Rooms,
+    Mending(basics): Mending,
     Path(name): Path<String>,
 ) -> Result<Json<Finding>, Problem> {
     let Some(check) = health::checks().into_iter().find(|check| check.name == name) else {
         let detail = format!("there is no check \"{name}\"");
         return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-check", detail));
     };
-    let found = blocking(move || handles.examiner.examine(&check)).await?;
+    let found = blocking(move || basics.examiner.examine(&check)).await?;
     found.map(Json).map_err(Problem::bug)
 }

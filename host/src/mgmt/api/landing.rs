@@ -55,7 +55,7 @@ async fn health(State(startup): State<Startup>) -> (StatusCode, Json<Health>) {
             }
         }
         (startup::Stage::Failed { .. }, _) => {
-            (1, "The host could not start. It says why on its console's first page.")
+            (1, "The host could not start. Its owner can see why.")
         }
         _ => (0, "The host is starting."),
     };
@@ -70,7 +70,7 @@ impl From<startup::Stage> for Stage {
                 Self::Starting { step, count, doing: doing.to_owned() }
             }
             startup::Stage::Ready => Self::Ready,
-            startup::Stage::Failed { reason } => Self::Failed { reason },
+            startup::Stage::Failed { reason } => Self::Failed { reason: reason.to_owned() },
         }
     }
 }

@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use axum::Json;
-use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -22,7 +22,7 @@ use super::super::bundle::{self, Contents};
 use super::super::follow::Place;
 use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
-use super::super::startup::{Always, Rooms, Startup};
+use super::super::startup::{Always, Mending, Rooms, Startup};
 use super::super::wire::{LogGap, LogLevel, LogRecord, Logs, ServerEvent};
 use super::blocking;
 use crate::access::Scope;
@@ -30,6 +30,7 @@ use crate::config;
 use crate::logbook::{self, Filter, Followed};
 use crate::machine::network::{self, Addresses};
 use crate::machine::{facts, storage};
+use crate::store::Store;
 
 /// As many records as one answer has at most, and has if nobody says.
 const MAX_LIMIT: usize = 1000;
@@ -180,26 +181,30 @@ fn told(followed: &Followed) -> Event {
     )),
 )]
 async fn bundle(
+    State(startup): State<Startup>,
     always: Always,
     rooms: Result<Rooms, Problem>,
+    basics: Result<Mending, Problem>,
 ) -> Result<impl IntoResponse, Problem> {
     let collect = move || {
-        let handles = rooms.map(|Rooms(handles)| handles);
-        let (status, findings, device_names) = match &handles {
-            Ok(handles) => {
-                let names = handles.store.clients().into_iter().map(|client| client.name).collect();
-                (Ok((handles.status)()), handles.examiner.findings(), names)
-            }
-            Err(problem) => (Err(problem.detail().to_owned()), Vec::new(), Vec::new()),
-        };
+        let (basics, about) = (basics.ok().map(|Mending(basics)| basics), startup.known());
+        let store = basics.as_ref().and_then(|basics| basics.store.as_ref());
+        let clients = store.map(Store::clients).unwrap_or_default();
         let all = logbook::Query { limit: usize::MAX, ..logbook::Query::default() };
         bundle::pack(&Contents {
-            status,
-            findings,
-            device_names,
-            settings: match &handles {
-                Ok(handles) => config::in_force(&handles.settings.held().config),
-                Err(_) => always.settings.to_string(),
+            status: match rooms {
+                Ok(Rooms(handles)) => Ok((handles.status)()),
+                Err(problem) => Err(problem.with_also(&always.problems.all()).detail().to_owned()),
+            },
+            findings: basics.as_ref().map(|basics| basics.examiner.findings()).unwrap_or_default(),
+            host_names: [Some(about.name.clone()), facts::machine_name(Path::new("/"))]
+                .into_iter()
+                .flatten()
+                .collect(),
+            device_names: clients.into_iter().map(|client| client.name).collect(),
+            settings: match &basics {
+                Some(basics) => config::in_force(&basics.settings.held().config),
+                None => always.settings.to_string(),
             },
             log: always.logbook.read(&all).records,
             troubles: always.logbook.troubles(),

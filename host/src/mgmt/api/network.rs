@@ -37,18 +37,21 @@ async fn network(always: Always) -> Result<Json<Network>, Problem> {
 
 /// Looks for Wi-Fi networks. Not available in this version: code `unavailable`.
 #[utoipa::path(post, path = "/network/wifi/scan", tag = "network", responses())]
-async fn scan() -> Problem {
-    unavailable()
+async fn scan(always: Always) -> Problem {
+    unavailable(&always)
 }
 
 /// Joins a Wi-Fi network. Not available in this version: code `unavailable`.
 #[utoipa::path(put, path = "/network/wifi", tag = "network", responses())]
-async fn join() -> Problem {
-    unavailable()
+async fn join(always: Always) -> Problem {
+    unavailable(&always)
 }
 
-fn unavailable() -> Problem {
-    let detail = "this host cannot set up Wi-Fi: it runs on a system whose network is set up elsewhere; plug in a \
-                  network cable, or use that system's own settings";
+fn unavailable(always: &Always) -> Problem {
+    let detail = if always.appliance {
+        "this version of punktfunk cannot set up Wi-Fi on this box; plug in a network cable"
+    } else {
+        "this machine is not an appliance: its network is set up with its own system's settings, not from here"
+    };
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
 }

@@ -14,11 +14,10 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::MgmtHandles;
 use super::super::follow::Place;
 use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
-use super::super::startup::{Rooms, Startup};
+use super::super::startup::{Basics, Mending, Startup};
 use super::super::wire::{
     OsApply, OsNews, OsPast, OsReport, OsRollback, OsTake, OsWhich, ProblemDetails, ServerEvent,
 };
@@ -48,17 +47,17 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
 
 /// What runs, what can be had, and what is being done.
 #[utoipa::path(get, path = "/os", tag = "os", responses((status = 200, body = OsReport)))]
-async fn os(Rooms(handles): Rooms) -> Result<Json<OsReport>, Problem> {
-    let view = blocking(move || handles.os.view()).await?;
+async fn os(Mending(basics): Mending) -> Result<Json<OsReport>, Problem> {
+    let view = blocking(move || basics.os.view()).await?;
     Ok(Json(view.into()))
 }
 
 /// What happened, oldest first; at most 200 lines.
 #[utoipa::path(get, path = "/os/history", tag = "os", responses((status = 200, body = Vec<OsPast>)))]
-async fn history(Rooms(handles): Rooms) -> Result<Json<Vec<OsPast>>, Problem> {
+async fn history(Mending(basics): Mending) -> Result<Json<Vec<OsPast>>, Problem> {
     let lines = blocking(move || {
-        let simulated = is_simulated(&handles.os);
-        handles.os.history().into_iter().map(|past| OsPast::of(past, simulated)).collect()
+        let simulated = is_simulated(&basics.os);
+        basics.os.history().into_iter().map(|past| OsPast::of(past, simulated)).collect()
     })
     .await?;
     Ok(Json(lines))
@@ -76,10 +75,10 @@ async fn history(Rooms(handles): Rooms) -> Result<Json<Vec<OsPast>>, Problem> {
     responses((status = 200, body = ServerEvent, content_type = "text/event-stream", description = "events until the caller leaves")),
 )]
 async fn events(
-    Rooms(handles): Rooms,
+    Mending(basics): Mending,
     place: Place,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let news = Follower { news: handles.os.subscribe(), desk: handles.os, begun: false };
+    let news = Follower { news: basics.os.subscribe(), desk: basics.os, begun: false };
     let events = place.follow(unfold(news, Follower::next));
     Sse::new(events).keep_alive(KeepAlive::default())
 }
@@ -94,8 +93,8 @@ async fn events(
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "something else is being done"),
     ),
 )]
-async fn check(Rooms(handles): Rooms) -> Answer {
-    ask(handles, Verb::Check).await
+async fn check(Mending(basics): Mending) -> Answer {
+    ask(basics, Verb::Check).await
 }
 
 /// Fetches the update that is offered; what was fetched of it before is not fetched again.
@@ -109,9 +108,9 @@ async fn check(Rooms(handles): Rooms) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "nothing is offered, it must not be installed, it does not fit, or something else is being done"),
     ),
 )]
-async fn download(Rooms(handles): Rooms, body: Body) -> Answer {
+async fn download(Mending(basics): Mending, body: Body) -> Answer {
     let OsTake { insist } = parse(body)?;
-    ask(handles, Verb::Download { insist }).await
+    ask(basics, Verb::Download { insist }).await
 }
 
 /// Stops fetching; what came is kept.
@@ -124,8 +123,8 @@ async fn download(Rooms(handles): Rooms, body: Body) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "nothing is being downloaded"),
     ),
 )]
-async fn cancel_download(Rooms(handles): Rooms) -> Answer {
-    ask(handles, Verb::StopDownload).await
+async fn cancel_download(Mending(basics): Mending) -> Answer {
+    ask(basics, Verb::StopDownload).await
 }
 
 /// Prepares what was fetched, beside what runs.
@@ -139,9 +138,9 @@ async fn cancel_download(Rooms(handles): Rooms) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "nothing is downloaded, it must not be installed, or something else is being done"),
     ),
 )]
-async fn stage(Rooms(handles): Rooms, body: Body) -> Answer {
+async fn stage(Mending(basics): Mending, body: Body) -> Answer {
     let OsTake { insist } = parse(body)?;
-    ask(handles, Verb::Stage { insist }).await
+    ask(basics, Verb::Stage { insist }).await
 }
 
 /// Restarts into what is staged: when nobody plays, or now.
@@ -155,9 +154,9 @@ async fn stage(Rooms(handles): Rooms, body: Body) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "nothing is staged, somebody would be cut off, or something else is being done"),
     ),
 )]
-async fn apply(Rooms(handles): Rooms, body: Body) -> Answer {
+async fn apply(Mending(basics): Mending, body: Body) -> Answer {
     let OsApply { when, insist } = parse(body)?;
-    ask(handles, Verb::Apply { when: when.into(), insist }).await
+    ask(basics, Verb::Apply { when: when.into(), insist }).await
 }
 
 /// Does not restart after all; what is staged stays so.
@@ -170,8 +169,8 @@ async fn apply(Rooms(handles): Rooms, body: Body) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "no restart is planned, or it has begun"),
     ),
 )]
-async fn cancel(Rooms(handles): Rooms) -> Answer {
-    ask(handles, Verb::Cancel).await
+async fn cancel(Mending(basics): Mending) -> Answer {
+    ask(basics, Verb::Cancel).await
 }
 
 /// Restarts into what ran before, or another version on the disk.
@@ -186,10 +185,10 @@ async fn cancel(Rooms(handles): Rooms) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "there is nothing to go back to, it must not be started, somebody would be cut off, or something else is being done"),
     ),
 )]
-async fn rollback(Rooms(handles): Rooms, body: Body) -> Answer {
+async fn rollback(Mending(basics): Mending, body: Body) -> Answer {
     let OsRollback { digest, when, insist } = parse(body)?;
     let digest = digest.map(|digest| digest.parse()).transpose().map_err(OsError::from)?;
-    ask(handles, Verb::Rollback { digest, when: when.into(), insist }).await
+    ask(basics, Verb::Rollback { digest, when: when.into(), insist }).await
 }
 
 /// Keeps a version until it is unpinned.
@@ -204,8 +203,8 @@ async fn rollback(Rooms(handles): Rooms, body: Body) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "too many are pinned, or something else is being done"),
     ),
 )]
-async fn pin(Rooms(handles): Rooms, body: Body) -> Answer {
-    ask(handles, Verb::Pin(which(body)?)).await
+async fn pin(Mending(basics): Mending, body: Body) -> Answer {
+    ask(basics, Verb::Pin(which(body)?)).await
 }
 
 /// Keeps a version no longer than it is needed.
@@ -220,8 +219,8 @@ async fn pin(Rooms(handles): Rooms, body: Body) -> Answer {
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "something else is being done"),
     ),
 )]
-async fn unpin(Rooms(handles): Rooms, body: Body) -> Answer {
-    ask(handles, Verb::Unpin(which(body)?)).await
+async fn unpin(Mending(basics): Mending, body: Body) -> Answer {
+    ask(basics, Verb::Unpin(which(body)?)).await
 }
 
 /// The news and the problem were read.
@@ -231,14 +230,14 @@ async fn unpin(Rooms(handles): Rooms, body: Body) -> Answer {
     tag = "os",
     responses((status = 202, body = OsReport, description = "they are gone")),
 )]
-async fn dismiss(Rooms(handles): Rooms) -> Answer {
-    ask(handles, Verb::Dismiss).await
+async fn dismiss(Mending(basics): Mending) -> Answer {
+    ask(basics, Verb::Dismiss).await
 }
 
 /// Makes the machine as it was when it was new. Not possible yet: always answers 503 `unavailable`.
 #[utoipa::path(post, path = "/os/factory-reset", tag = "os", responses())]
-async fn factory_reset(Rooms(handles): Rooms) -> Problem {
-    match handles.os.presence() {
+async fn factory_reset(Mending(basics): Mending) -> Problem {
+    match basics.os.presence() {
         Presence::Absent { reason } => OsError::NotAnAppliance { reason }.into(),
         Presence::Appliance { .. } => {
             let reason = "this host cannot be reset yet: nothing here can verify that the owner asks for it, in person \
@@ -250,8 +249,8 @@ async fn factory_reset(Rooms(handles): Rooms) -> Problem {
 
 type Answer = Result<(axum::http::StatusCode, Json<OsReport>), Problem>;
 
-async fn ask(handles: MgmtHandles, verb: Verb) -> Answer {
-    let view = blocking(move || handles.os.ask(verb)).await??;
+async fn ask(basics: Basics, verb: Verb) -> Answer {
+    let view = blocking(move || basics.os.ask(verb)).await??;
     Ok((axum::http::StatusCode::ACCEPTED, Json(view.into())))
 }
 

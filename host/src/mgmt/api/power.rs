@@ -7,10 +7,9 @@ use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::MgmtHandles;
 use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
-use super::super::startup::{Rooms, Startup};
+use super::super::startup::{Basics, Mending, Startup};
 use super::super::wire::{PowerAbility, PowerReport, PowerSwitch, ProblemDetails};
 use super::{Body, blocking, parse};
 use crate::access::Scope;
@@ -27,14 +26,14 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
 
 /// What this machine can do.
 #[utoipa::path(get, path = "/power", tag = "power", responses((status = 200, body = PowerReport)))]
-async fn power(Rooms(handles): Rooms) -> Result<Json<PowerReport>, Problem> {
+async fn power(Mending(basics): Mending) -> Result<Json<PowerReport>, Problem> {
     let report = blocking(move || {
-        let ability = |verb| ability(&handles.power, verb);
+        let ability = |verb| ability(&basics.power, verb);
         PowerReport {
             restart: ability(PowerVerb::Restart),
             shutdown: ability(PowerVerb::Shutdown),
             sleep: ability(PowerVerb::Sleep),
-            streaming: handles.os.view().streaming,
+            streaming: basics.os.view().streaming,
         }
     })
     .await?;
@@ -53,8 +52,8 @@ async fn power(Rooms(handles): Rooms) -> Result<Json<PowerReport>, Problem> {
         (status = 500, body = ProblemDetails, content_type = "application/problem+json", description = "the machine did not"),
     ),
 )]
-async fn restart(Rooms(handles): Rooms, body: Body) -> Result<StatusCode, Problem> {
-    switch(handles, PowerVerb::Restart, body).await
+async fn restart(Mending(basics): Mending, body: Body) -> Result<StatusCode, Problem> {
+    switch(basics, PowerVerb::Restart, body).await
 }
 
 /// Switches the machine off.
@@ -69,8 +68,8 @@ async fn restart(Rooms(handles): Rooms, body: Body) -> Result<StatusCode, Proble
         (status = 500, body = ProblemDetails, content_type = "application/problem+json", description = "the machine did not"),
     ),
 )]
-async fn shutdown(Rooms(handles): Rooms, body: Body) -> Result<StatusCode, Problem> {
-    switch(handles, PowerVerb::Shutdown, body).await
+async fn shutdown(Mending(basics): Mending, body: Body) -> Result<StatusCode, Problem> {
+    switch(basics, PowerVerb::Shutdown, body).await
 }
 
 /// Sends the machine to sleep until it is woken.
@@ -85,8 +84,8 @@ async fn shutdown(Rooms(handles): Rooms, body: Body) -> Result<StatusCode, Probl
         (status = 500, body = ProblemDetails, content_type = "application/problem+json", description = "the machine did not"),
     ),
 )]
-async fn sleep(Rooms(handles): Rooms, body: Body) -> Result<StatusCode, Problem> {
-    switch(handles, PowerVerb::Sleep, body).await
+async fn sleep(Mending(basics): Mending, body: Body) -> Result<StatusCode, Problem> {
+    switch(basics, PowerVerb::Sleep, body).await
 }
 
 fn ability(power: &Arc<dyn Power>, verb: PowerVerb) -> PowerAbility {
@@ -94,17 +93,17 @@ fn ability(power: &Arc<dyn Power>, verb: PowerVerb) -> PowerAbility {
     PowerAbility { available: reason.is_none(), reason }
 }
 
-async fn switch(handles: MgmtHandles, verb: PowerVerb, body: Body) -> Result<StatusCode, Problem> {
+async fn switch(basics: Basics, verb: PowerVerb, body: Body) -> Result<StatusCode, Problem> {
     let PowerSwitch { insist } = parse(body)?;
     blocking(move || -> Result<(), Problem> {
-        if let Some(reason) = handles.power.unable(verb) {
+        if let Some(reason) = basics.power.unable(verb) {
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason));
         }
-        let who = handles.os.view().streaming;
+        let who = basics.os.view().streaming;
         if !insist && !who.is_empty() {
             return Err(OsError::SomeoneStreams { who }.into());
         }
-        Ok(handles.power.switch(verb)?)
+        Ok(basics.power.switch(verb)?)
     })
     .await??;
     Ok(StatusCode::ACCEPTED)

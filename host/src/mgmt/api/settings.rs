@@ -1,4 +1,7 @@
 //! What the owner sets: typed, with ranges, and with the place that says so where the console cannot.
+//!
+//! These answer also while the host starts or could not: that is when a setting must be mended. What is set then holds
+//! when the host starts again, and the answers say so (`takes_effect`, `pending`).
 
 use axum::Json;
 use axum::extract::Path;
@@ -6,10 +9,9 @@ use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::MgmtHandles;
 use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
-use super::super::startup::{Rooms, Startup};
+use super::super::startup::{Basics, Mending, Startup};
 use super::super::wire::{ProblemDetails, Setting, SettingChanges};
 use super::{Body, blocking, parse};
 use crate::access::Scope;
@@ -31,8 +33,8 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
     tag = "settings",
     responses((status = 200, body = Vec<Setting>)),
 )]
-async fn settings(Rooms(handles): Rooms) -> Result<Json<Vec<Setting>>, Problem> {
-    at_the_desk(handles, |desk| desk.settings()).await
+async fn settings(Mending(basics): Mending) -> Result<Json<Vec<Setting>>, Problem> {
+    at_the_desk(basics, |desk| desk.settings()).await
 }
 
 /// Sets some: all of them, or none if one cannot be. Answers with all settings as they are then.
@@ -47,9 +49,9 @@ async fn settings(Rooms(handles): Rooms) -> Result<Json<Vec<Setting>>, Problem> 
         (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "one is not known, or its value is out of its range"),
     ),
 )]
-async fn change(Rooms(handles): Rooms, body: Body) -> Result<Json<Vec<Setting>>, Problem> {
+async fn change(Mending(basics): Mending, body: Body) -> Result<Json<Vec<Setting>>, Problem> {
     let SettingChanges(changes) = parse(body)?;
-    at_the_desk(handles, move |desk| desk.change(&changes)).await
+    at_the_desk(basics, move |desk| desk.change(&changes)).await
 }
 
 /// Forgets what was set here for one of them. Answers with all settings as they are then.
@@ -64,11 +66,11 @@ async fn change(Rooms(handles): Rooms, body: Body) -> Result<Json<Vec<Setting>>,
     ),
 )]
 async fn reset(
-    Rooms(handles): Rooms,
+    Mending(basics): Mending,
     Path(key): Path<String>,
 ) -> Result<Json<Vec<Setting>>, Problem> {
     let known = move |desk: &ConfigDesk| desk.reset(&key);
-    at_the_desk(handles, known).await.map_err(|problem| match problem.code() {
+    at_the_desk(basics, known).await.map_err(|problem| match problem.code() {
         "unknown-setting" => problem.with_status(StatusCode::NOT_FOUND),
         _ => problem,
     })
@@ -81,15 +83,15 @@ async fn reset(
     tag = "settings",
     responses((status = 200, body = Vec<Setting>)),
 )]
-async fn reset_all(Rooms(handles): Rooms) -> Result<Json<Vec<Setting>>, Problem> {
-    at_the_desk(handles, |desk| desk.reset_all()).await
+async fn reset_all(Mending(basics): Mending) -> Result<Json<Vec<Setting>>, Problem> {
+    at_the_desk(basics, |desk| desk.reset_all()).await
 }
 
 async fn at_the_desk(
-    handles: MgmtHandles,
+    basics: Basics,
     act: impl FnOnce(&ConfigDesk) -> Result<Vec<SettingView>, ConfigError> + Send + 'static,
 ) -> Result<Json<Vec<Setting>>, Problem> {
-    let views = blocking(move || act(&handles.settings)).await??;
+    let views = blocking(move || act(&basics.settings)).await??;
     Ok(Json(views.into_iter().map(Setting::from).collect()))
 }
 
@@ -100,6 +102,7 @@ impl From<ConfigError> for Problem {
                 (StatusCode::CONFLICT, "too-much-art")
             }
             ConfigError::Store(error) => return error.into(),
+            ConfigError::NoStore(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             ConfigError::UnknownSetting { .. } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "unknown-setting")
             }

@@ -38,7 +38,7 @@ pub enum Stage {
     Ready,
     /// It could not be put together, and nothing can be played until that is mended.
     Failed {
-        /// Why, and what to do.
+        /// Why, in a few words; who may look is told more by `GET /status`.
         reason: String,
     },
 }

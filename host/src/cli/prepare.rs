@@ -1,0 +1,367 @@
+//! The rooms of a host that streams, put together one after the other behind the owner's doors, which are open already.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+
+use super::agents::Agents;
+use super::doors;
+use super::report::{APPS, report, titles};
+use super::rooms::Rooms;
+use super::system::Playing;
+use crate::agent::AgentStarter;
+use crate::backup::{Backups, Strength};
+use crate::config::{Config, Encryption, Held, NotOffered};
+use crate::discovery::{self, Announcement, DiscoveryOptions, Responder};
+use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, SharedTuning};
+use crate::identity::Identity;
+use crate::machine::storage::{self, Folder, Purpose};
+use crate::mgmt::wire::{Backend, Listen, StatusReport};
+use crate::mgmt::{Basics, Failure, MgmtHandles, Problems, Startup};
+use crate::pairing::PairingDesk;
+use crate::session::apps::{LeftOut, of_config, offer};
+use crate::session::{Register, SessionDesk, SessionOptions, Sessions, Sounds};
+use crate::store::Store;
+use crate::stream::EndReason;
+
+/// What is done while the doors are open already, in this order.
+pub(super) const STEPS: &[&str] = &[
+    "loading the host's key",
+    "trying displays, the encoder and sound",
+    "asking who starts sessions",
+    "opening the ports that clients use",
+];
+
+/// What strangers are told if one of these fails, in the same order.
+pub(super) const FAILED: &[&str] = &[
+    "The host cannot use its key. Its owner can see more after logging in.",
+    "The host could not try displays, the encoder and sound. Its owner can see more after logging in.",
+    "The host could not set up sessions. Its owner can see more after logging in.",
+    "The host cannot open the ports that clients use. Its owner can see more after logging in.",
+];
+
+/// What the rooms are put together from.
+pub(super) struct Preparation {
+    pub(super) config: Config,
+    /// What is there already.
+    pub(super) basics: Basics,
+    /// Told who plays, once somebody can.
+    pub(super) playing: Playing,
+    /// The system, where that is worth telling.
+    pub(super) system: Option<Backend>,
+    pub(super) socket: PathBuf,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) store: Result<Store, Failure>,
+    pub(super) pairing: PairingDesk,
+    pub(super) console: Option<Listen>,
+    pub(super) problems: Problems,
+    pub(super) startup: Startup,
+    /// Set once the host is announced.
+    pub(super) local_name: Arc<OnceLock<String>>,
+}
+
+/// The rooms of a host that streams.
+pub(super) struct Host {
+    door: Door,
+    announcement: Option<Announcement>,
+    sessions: Arc<Sessions>,
+    pub(super) handles: MgmtHandles,
+    pub(super) state_dir: PathBuf,
+    /// Problems that have not been logged yet.
+    pub(super) news: Vec<String>,
+}
+
+impl Host {
+    /// No new requests, then the sessions, then the goodbyes.
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        let Self { mut door, announcement, sessions, .. } = self;
+        door.stop_asking().await;
+        tokio::task::spawn_blocking(move || sessions.shut_down(EndReason::Shutdown)).await?;
+        if let Some(announcement) = announcement {
+            tokio::task::spawn_blocking(move || announcement.stop()).await?;
+        }
+        door.close().await;
+        Ok(())
+    }
+}
+
+/// Puts the rooms together, step by step.
+pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
+    let Preparation { config, basics, playing, pairing, problems, startup, .. } = preparation;
+    let told = problems.all().len();
+    let store = preparation.store?;
+    let state_dir = preparation.state_dir.context("there is no folder for the host's state")?;
+    let keep = store.clone();
+    let identity = tokio::task::spawn_blocking(move || Identity::load_or_create(&keep)).await??;
+    let identity = Arc::new(identity);
+
+    startup.next_step();
+    let examiner = basics.examiner.with("--running");
+    let mut rooms = tokio::task::spawn_blocking({
+        let examiner = examiner.clone();
+        move || Rooms::probe(&examiner)
+    })
+    .await?;
+
+    startup.next_step();
+    let agents = tokio::task::spawn_blocking({
+        let (config, folder) = (config.clone(), session_dir(&preparation.socket));
+        move || Agents::choose(&config, folder)
+    })
+    .await?;
+    rooms.found.push(agents.found);
+    problems.set("rooms", rooms.problems.iter().cloned().chain(agents.problem).collect());
+    let sessions = Arc::new(sessions_of(&config, &rooms, agents.starter, &store)?);
+    // It is set once.
+    let _ = playing.set(sessions.clone() as Arc<dyn SessionDesk>);
+    rooms.found.extend(preparation.system);
+
+    startup.next_step();
+    let options = gamestream_options(&config);
+    let door = Door::open(
+        &options,
+        DoorParts {
+            desk: sessions.clone(),
+            store: store.clone(),
+            identity: Arc::clone(&identity),
+            pairing: pairing.clone(),
+        },
+    )?;
+    let displays = rooms.displays.keys().cloned().collect();
+    let hold = hold(&sessions, door.tuning(), displays, problems.clone());
+    tokio::task::spawn_blocking({
+        let settings = basics.settings.clone();
+        move || settings.attach(hold)
+    })
+    .await?;
+    let announcement = if config.discovery {
+        announce(&config, &identity, door.ports(), &problems).await?
+    } else {
+        None
+    };
+    if announcement.is_some() {
+        // It is set once.
+        let _ = preparation.local_name.set(discovery::local_name(identity.host_id()));
+    }
+    let listen = options.listen.to_string();
+    let mut status = report(&config, &listen, door.ports(), &rooms);
+    status.listens.extend(preparation.console);
+    let live = Live {
+        status,
+        sessions: sessions.clone(),
+        problems,
+        state: Folder { purpose: Purpose::State, path: state_dir.clone() },
+        responder: announcement.as_ref().map(Announcement::responder),
+    };
+    let news = live.report().problems.into_iter().skip(told).collect();
+    let handles = MgmtHandles {
+        desk: pairing,
+        sessions: sessions.clone(),
+        status: Arc::new(move || live.report()),
+        examiner,
+        settings: basics.settings,
+        backups: (basics.backups)
+            .unwrap_or_else(|| Backups::new(store.clone(), Strength::default())),
+        store,
+        os: basics.os,
+        power: basics.power,
+    };
+    Ok(Host { door, announcement, sessions, handles, state_dir, news })
+}
+
+/// Sessions without apps: those are offered as soon as the settings are put to use.
+fn sessions_of(
+    config: &Config,
+    rooms: &Rooms,
+    agents: Arc<dyn AgentStarter>,
+    store: &Store,
+) -> anyhow::Result<Sessions> {
+    let register = Register::open(store.clone()).context("no thread for past sessions")?;
+    let store = store.clone();
+    let sessions = Sessions::new(SessionOptions {
+        apps: vec![],
+        displays: rooms.displays.clone(),
+        encoder: Arc::clone(&rooms.encoder),
+        codecs: rooms.codecs.clone(),
+        sound: Sounds { programs: rooms.sound.clone(), ..Sounds::default() },
+        max_sessions: config.limits.sessions,
+        agents,
+        profile: Box::new(move |client| {
+            store.profile_of(client).map_err(|error| error.to_string())
+        }),
+    });
+    Ok(sessions.with_register(register))
+}
+
+/// The status, as of now.
+struct Live {
+    /// What does not change while the host runs.
+    status: StatusReport,
+    sessions: Arc<Sessions>,
+    problems: Problems,
+    state: Folder,
+    responder: Option<Responder>,
+}
+
+impl Live {
+    fn report(&self) -> StatusReport {
+        self.problems.set("disk", storage::trouble(&self.state).into_iter().collect());
+        if self.responder.as_ref().is_some_and(|responder| !responder.runs()) {
+            let ended = "clients do not find this host by themselves any more: what announced it has ended. Add it by \
+                         its address, or start the host again";
+            self.problems.set(DISCOVERY, vec![ended.to_owned()]);
+        }
+        let mut report = self.status.clone();
+        report.problems = self.problems.all();
+        // The owner may have changed them in the console.
+        if let Some(apps) = report.backends.iter_mut().find(|backend| backend.room == APPS) {
+            apps.chosen = titles(&self.sessions.apps());
+        }
+        report
+    }
+}
+
+/// The part that says whether clients find the host.
+const DISCOVERY: &str = "discovery";
+
+/// Puts to use what of a changed configuration can hold while the host runs.
+fn hold(
+    sessions: &Arc<Sessions>,
+    tuning: SharedTuning,
+    displays: BTreeSet<String>,
+    problems: Problems,
+) -> impl Fn(&Held) -> Vec<NotOffered> + Send + Sync + 'static {
+    let sessions = Arc::clone(sessions);
+    move |held| {
+        let config = &held.config;
+        sessions.set_max_sessions(config.limits.sessions);
+        tuning.set(options_of(config).tuning());
+        let (apps, left_out) = offer(of_config(config), &displays);
+        sessions.set_apps(apps);
+        problems.set("configuration", held.problems.iter().map(ToString::to_string).collect());
+        let sentence =
+            |app: &LeftOut| format!("the app \"{}\" is not offered: {}", app.title, app.reason);
+        problems.set("apps", left_out.iter().map(sentence).collect());
+        let reason = |LeftOut { title, reason }| NotOffered { title, reason };
+        left_out.into_iter().map(reason).collect()
+    }
+}
+
+async fn announce(
+    config: &Config,
+    identity: &Identity,
+    ports: Ports,
+    problems: &Problems,
+) -> anyhow::Result<Option<Announcement>> {
+    let options = DiscoveryOptions {
+        name: config.name.clone(),
+        host_id: identity.host_id().to_owned(),
+        http_port: ports.http,
+    };
+    let started = tokio::task::spawn_blocking(move || Announcement::start(&options)).await?;
+    if let Err(error) = &started {
+        let sentence = format!(
+            "clients will not find this host by themselves, add it by its address: {error}"
+        );
+        problems.set(DISCOVERY, vec![sentence]);
+    }
+    Ok(started.ok())
+}
+
+fn gamestream_options(config: &Config) -> Options {
+    let mut options = options_of(config);
+    options.listen = doors::everywhere(options.listen);
+    options
+}
+
+fn options_of(config: &Config) -> Options {
+    let gamestream = &config.gamestream;
+    Options {
+        listen: config.listen.address,
+        ports: Ports {
+            http: gamestream.port,
+            https: gamestream.https_port(),
+            rtsp: gamestream.rtsp_port(),
+            video: gamestream.video_port(),
+            control: gamestream.control_port(),
+            audio: gamestream.audio_port(),
+        },
+        host_name: config.name.clone(),
+        encryption: match gamestream.encryption {
+            Encryption::Off => EncryptionPolicy::ControlOnly,
+            Encryption::Offer => EncryptionPolicy::Offer,
+            Encryption::Require => EncryptionPolicy::Require,
+        },
+        fec_percentage: gamestream.fec_percent,
+        max_bitrate_kbps: config.limits.bitrate_kbps,
+    }
+}
+
+/// The sessions' sockets lie beside the host's own, in a folder named like it: another host with another socket in the
+/// same folder has its own.
+fn session_dir(socket: &Path) -> PathBuf {
+    socket.with_extension("sessions")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::agent::Local;
+    use crate::config::{AppConfig, AppDisplay, ConfigDesk, Layers, SettingValue, load};
+    use crate::display::DisplayBackend;
+    use crate::display::pattern::PatternBackend;
+    use crate::encode::x264::X264Backend;
+
+    #[test]
+    fn what_is_wrong_is_told_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("state")).unwrap();
+        let pattern: (String, Arc<dyn DisplayBackend>) =
+            ("pattern".to_owned(), Arc::new(PatternBackend::default()));
+        let sessions = Arc::new(Sessions::new(SessionOptions {
+            apps: vec![],
+            displays: BTreeMap::from([pattern]),
+            encoder: Arc::new(X264Backend),
+            codecs: vec![],
+            sound: Sounds::default(),
+            max_sessions: 1,
+            agents: Arc::new(Local::new(folder.path().join("sessions"), None)),
+            profile: Box::new(|_| Err("nobody plays here".to_owned())),
+        }));
+        let layers = Layers { machine_name: Some("box".to_owned()), ..Layers::default() };
+        let loaded = load(&layers);
+        let problems = Problems::default();
+        problems.set("beginning", vec!["no encoder".to_owned()]);
+        let apps = Backend {
+            room: APPS.to_owned(),
+            chosen: String::new(),
+            why: "what can run here".to_owned(),
+        };
+        let live = Live {
+            status: StatusReport { backends: vec![apps], ..StatusReport::default() },
+            sessions: Arc::clone(&sessions),
+            problems: problems.clone(),
+            state: Folder { purpose: Purpose::State, path: folder.path().join("gone") },
+            responder: None,
+        };
+        let tuning = SharedTuning::new(options_of(&loaded.config).tuning());
+        let desk = ConfigDesk::before(layers, Ok(store), loaded);
+        desk.attach(hold(&sessions, tuning, ["pattern".to_owned()].into(), problems));
+        let desktop =
+            "the app \"Desktop\" is not offered: its display backend \"sway\" does not work here";
+        assert_eq!(live.report().problems, ["no encoder", desktop]);
+        assert_eq!(live.report().backends[0].chosen, "Test card");
+
+        let game = vec![vec!["game".to_owned()]];
+        let game = AppConfig::new(Some("Game"), AppDisplay::Sway, game, None).unwrap();
+        desk.put_app(&game).unwrap();
+        assert!(live.report().problems[2].contains("\"Game\" is not offered"));
+        desk.remove_app("Game").unwrap();
+        desk.change(&[("apps.desktop".to_owned(), SettingValue::Boolean(false))].into()).unwrap();
+        assert_eq!(live.report().problems, ["no encoder"]);
+    }
+}
