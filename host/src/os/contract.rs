@@ -1,8 +1,9 @@
 //! What every backend must do. A backend is brought in as a [`Bench`]; each check begins on a fresh one.
 
+use super::absent::Absent;
 use super::release::{Attempt, Deployment, Digest, Inventory, Outcome, Release, Role};
 use super::simulated::{Call, Disk, How, Mishap, Pace, Script, Simulated, Verdict, demonstration};
-use super::{Cancel, OsBackend, OsError};
+use super::{Cancel, OsBackend, OsError, Presence};
 
 /// A machine on which a backend is tried.
 trait Bench {
@@ -254,6 +255,29 @@ contract!(simulated: SimulatedBench; [
     what_is_pinned_stays,
     what_is_not_there_is_refused,
 ]);
+
+/// Where there is no system of ours, every call says why, and nothing else can be asked of it.
+#[test]
+fn what_is_no_system_of_ours_refuses_everything_with_its_reason() {
+    let desk = ["not an appliance", "--demo"];
+    let boxed = ["this box", "streaming goes on"];
+    for (absent, says) in [(Absent::default(), desk), (Absent::on_an_appliance(), boxed)] {
+        let Presence::Absent { reason } = absent.presence() else { panic!("{absent:?}") };
+        assert!(says.iter().all(|words| reason.contains(words)), "{reason}");
+        let refused = OsError::NotAnAppliance { reason };
+        let (cancel, digest) = (Cancel::default(), Digest([7; 32]));
+        let release = demonstration().releases.remove(0);
+        assert_eq!(absent.inventory(), Err(refused.clone()));
+        assert_eq!(absent.check(&cancel), Err(refused.clone()));
+        let mut progress = |_| panic!("nothing is fetched");
+        assert_eq!(absent.download(&release, &mut progress, &cancel), Err(refused.clone()));
+        assert_eq!(absent.stage(&release, &cancel), Err(refused.clone()));
+        assert_eq!(absent.arrange_boot(digest), Err(refused.clone()));
+        assert_eq!(absent.reboot(&cancel), Err(refused.clone()));
+        assert_eq!(absent.pin(digest, true), Err(refused.clone()));
+        assert_eq!(refused.code(), "unavailable");
+    }
+}
 
 /// Only a simulation can be told to.
 #[test]

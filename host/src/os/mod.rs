@@ -2,8 +2,8 @@
 //!
 //! One pure state machine decides ([`machine`]), one desk carries it out ([`OsDesk`]), and a backend does what only it can:
 //! fetch, unpack, tell the boot loader. The backends differ in nothing the owner sees. [`simulated`] ships, for trying
-//! and for tests, and says that it is one; [`absent`] is every machine whose system somebody else looks after. Both, and
-//! whatever comes, pass one contract suite.
+//! and for tests, and says that it is one; [`absent`] is every machine whose system somebody else looks after, and refuses all
+//! with its reason. The first, and whatever comes, passes one contract suite.
 //!
 //! Deliberately absent: a schedule. Nothing is looked for, fetched or applied that nobody asked for.
 

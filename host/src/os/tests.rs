@@ -107,9 +107,16 @@ impl Bench {
 
     /// Does the oldest piece of work.
     fn work(&mut self) -> bool {
-        let Some(job) = self.jobs.pop_front() else { return false };
+        let Some(event) = self.work_unheard() else { return false };
+        self.happen(event).unwrap();
+        true
+    }
+
+    /// The same, without telling the machine what came of it.
+    fn work_unheard(&mut self) -> Option<Event> {
+        let job = self.jobs.pop_front()?;
         let cancel = Cancel::default();
-        let event = match job {
+        Some(match job {
             Action::Check => Event::Checked(self.system.check(&cancel)),
             Action::Download(release) => {
                 let mut progress = Vec::new();
@@ -132,9 +139,47 @@ impl Bench {
             Action::Reboot => Event::Restarted(self.system.reboot(&cancel)),
             Action::Look => Event::Seen(self.system.inventory()),
             other => panic!("{other:?} is no work"),
+        })
+    }
+
+    /// One thing more on the way from an update that nobody knows of to its verdict, which the owner has not read: work, a
+    /// second that passes, or what an owner asks for next. Says whether the verdict is told.
+    fn go_on(&mut self) -> bool {
+        if self.work() {
+            return false;
+        }
+        if self.state.phase != Phase::Idle {
+            self.at += 1_000_000;
+            self.happen(Event::Tick).unwrap();
+            return false;
+        }
+        if self.state.banner.is_some() {
+            return true;
+        }
+        let next = if self.seen().staged().is_some() {
+            apply(When::Now, false)
+        } else if self.state.offered.is_none() {
+            Verb::Check
+        } else if self.seen().fetched.is_some_and(|fetched| fetched.is_whole()) {
+            Verb::Stage { insist: false }
+        } else {
+            Verb::Download { insist: false }
         };
-        self.happen(event).unwrap();
-        true
+        self.ask(next).unwrap();
+        false
+    }
+
+    /// Goes on until the verdict is told; gives what went wrong on the way.
+    fn go_to_the_verdict(&mut self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for _ in 0..500 {
+            if self.go_on() {
+                return problems;
+            }
+            let told = self.state.problem.as_ref().map(|told| told.sentence.clone());
+            problems.extend(told.filter(|sentence| !problems.contains(sentence)));
+        }
+        panic!("no verdict is told: {:?}", self.state);
     }
 
     fn settle(&mut self) {
@@ -232,6 +277,67 @@ fn an_update_waits_until_nobody_plays_and_is_told_once() {
     bench.cut(true);
     bench.settle();
     assert_eq!((bench.state.banner.clone(), bench.told(What::Applied)), (None, 1));
+}
+
+/// Only the first release, which passes or does not.
+fn one_release(passes: bool) -> Script {
+    let mut script = demonstration();
+    script.releases.truncate(1);
+    if !passes {
+        let fails = Verdict::Fails("the encoder failed".to_owned());
+        script.verdicts.insert(script.releases[0].digest, fails);
+    }
+    script
+}
+
+#[test]
+fn whoever_is_killed_between_any_two_steps_goes_on_and_tells_the_verdict_once() {
+    for passes in [true, false] {
+        let mut whole = Bench::new(one_release(passes));
+        let steps = (0..).take_while(|_| !whole.go_on()).count();
+        assert!(steps > 12, "a story of {steps} steps");
+        for (at, power, unheard) in (0..=steps).flat_map(|at| {
+            [(at, false, false), (at, true, false), (at, false, true), (at, true, true)]
+        }) {
+            let case = format!("passes: {passes}, step {at}, power: {power}, unheard: {unheard}");
+            let mut bench = Bench::new(one_release(passes));
+            (0..at).for_each(|_| {
+                bench.go_on();
+            });
+            if unheard {
+                let _lost = bench.work_unheard();
+            }
+            bench.cut(power);
+            bench.go_to_the_verdict();
+            let (what, running) =
+                if passes { (What::Applied, GOOD) } else { (What::RolledBack, OLD) };
+            assert_eq!((bench.told(what), bench.running()), (1, running), "{case}");
+            assert_eq!(bench.told(What::Failed), 0, "{case}: {:?}", bench.history);
+            let banner = bench.state.banner.as_ref().unwrap();
+            assert_eq!(banner.reason.is_some(), !passes, "{case}");
+            assert_eq!(bench.state.bad.len(), usize::from(!passes), "{case}");
+        }
+    }
+}
+
+#[test]
+fn whatever_fails_is_told_with_its_reason_and_can_be_tried_again() {
+    let calls = [Call::Check, Call::Download, Call::Stage, Call::ArrangeBoot, Call::Reboot];
+    for call in calls {
+        let mut script = one_release(true);
+        let error =
+            OsError::Failed { doing: "do as it was told", detail: "so says a script".to_owned() };
+        script.mishaps = vec![Mishap::once(call, How::Fail(error.clone()))];
+        let mut bench = Bench::new(script);
+        let problems = bench.go_to_the_verdict();
+        assert_eq!(problems, [error.to_string()], "{call:?}");
+        assert_eq!((bench.told(What::Applied), bench.running()), (1, GOOD), "{call:?}");
+        // A check that fails is no line of the history: nothing was begun.
+        let failed = bench.history.iter().filter(|entry| entry.what == What::Failed);
+        let reasons: Vec<_> = failed.map(|entry| entry.reason.clone().unwrap()).collect();
+        let expected = if call == Call::Check { vec![] } else { vec![error.to_string()] };
+        assert_eq!(reasons, expected, "{call:?}");
+    }
 }
 
 #[test]
