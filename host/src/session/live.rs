@@ -93,6 +93,17 @@ impl View {
             times: Histogram::default(),
         }
     }
+
+    /// What became of more pictures: all are counted, the newest kept.
+    pub(super) fn count(&mut self, traces: Vec<FrameTrace>) {
+        for trace in &traces {
+            self.tally.add(trace);
+            self.times.add(trace);
+        }
+        self.traces.extend(traces);
+        let surplus = self.traces.len().saturating_sub(TRACES_KEPT);
+        self.traces.drain(..surplus);
+    }
 }
 
 /// What arrives in a session's inbox.
@@ -357,15 +368,7 @@ impl Session {
         if taken.is_empty() {
             return;
         }
-        self.see(|view| {
-            for trace in &taken {
-                view.tally.add(trace);
-                view.times.add(trace);
-            }
-            view.traces.extend(taken);
-            let surplus = view.traces.len().saturating_sub(TRACES_KEPT);
-            view.traces.drain(..surplus);
-        });
+        self.see(|view| view.count(taken));
     }
 
     fn see(&self, change: impl FnOnce(&mut View)) {
