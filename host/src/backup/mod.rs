@@ -38,6 +38,9 @@ pub const MIN_PASSPHRASE_CHARS: usize = 12;
 /// The longest passphrase, in bytes.
 pub const MAX_PASSPHRASE_BYTES: usize = 1024;
 
+/// The longest text of a backup, in bytes; one that the owner gives the host is shorter than a request.
+const MAX_TEXT_BYTES: usize = 64 * 1024;
+
 /// What protects a backup. Wiped when it is dropped; never shown.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(transparent)]
@@ -210,6 +213,11 @@ fn check(copy: &StoreCopy) -> Result<(), BackupError> {
         return Err(BackupError::TooNew { got: copy.min_reader, known });
     }
     let unfit = |what: &str| BackupError::Unfit { what: what.to_owned() };
+    // Settings and apps are read again and again.
+    let is_long = |cell: &Cell| matches!(cell, Cell::Text(text) if text.len() > MAX_TEXT_BYTES);
+    if copy.tables.iter().any(|table| table.rows.iter().flatten().any(is_long)) {
+        return Err(unfit("a text in it is longer than any that a host keeps"));
+    }
     let identity = copy.table("identity").ok_or_else(|| unfit("it has no host key"))?;
     let [row] = identity.rows.as_slice() else { return Err(unfit("it has no host key")) };
     check_identity(identity, row)?;

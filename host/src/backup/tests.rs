@@ -41,6 +41,14 @@ impl Host {
         change(&mut copy);
         sealed::seal(PASSPHRASE.as_bytes(), WEAK, |room| contents::write(&copy, "1", room)).unwrap()
     }
+
+    /// Such a backup is refused with these words, and nothing has changed.
+    fn refuses(&self, change: &dyn Fn(&mut StoreCopy), says: &str) {
+        let before = self.store.copy().unwrap();
+        let error = self.restore(&self.forged(change)).unwrap_err().to_string();
+        assert!(error.contains(says), "{error} does not say {says}");
+        assert_eq!(self.store.copy().unwrap(), before, "{says}");
+    }
 }
 
 const PICTURE: &[u8] = include_bytes!("../../assets/art/desktop.png");
@@ -132,13 +140,8 @@ fn a_passphrase_is_long_and_is_the_right_one() {
 #[test]
 fn what_a_host_could_not_start_with_is_refused_and_nothing_changes() {
     let (host, other) = (Host::new(), Host::new());
-    let before = host.store.copy().unwrap();
     let own_key = other.store.identity().unwrap().unwrap().private_key_der;
-    let refused = |change: &dyn Fn(&mut StoreCopy), says: &str| {
-        let error = host.restore(&host.forged(change)).unwrap_err().to_string();
-        assert!(error.contains(says), "{error} does not say {says}");
-        assert_eq!(host.store.copy().unwrap(), before, "{says}");
-    };
+    let refused = |change: &dyn Fn(&mut StoreCopy), says: &str| host.refuses(change, says);
     refused(&|copy| copy.tables.retain(|table| table.name != "identity"), "no host key");
     refused(&|copy| table(copy, "identity").rows.clear(), "no host key");
     let key_at = |table: &TableCopy| {
@@ -186,6 +189,18 @@ fn what_a_host_could_not_start_with_is_refused_and_nothing_changes() {
         },
         "another certificate",
     );
+    // A row that the database does not take, after others that it took.
+    refused(&|copy| table(copy, "app").rows[0][0] = Cell::Null, "restore a backup");
+}
+
+#[test]
+fn no_picture_and_no_text_comes_by_a_backup_that_would_not_come_otherwise() {
+    let host = Host::new();
+    let refused = |change: &dyn Fn(&mut StoreCopy), says: &str| host.refuses(change, says);
+    refused(
+        &|copy| table(copy, "setting").rows[0][1] = Cell::Text("x".repeat(64 * 1024 + 1)),
+        "longer than any",
+    );
     let art = |copy: &mut StoreCopy, picture: Vec<u8>| {
         let apps = table(copy, "app");
         let at = apps.columns.iter().position(|column| column == "art").unwrap();
@@ -198,8 +213,6 @@ fn what_a_host_could_not_start_with_is_refused_and_nothing_changes() {
     let mut large = PICTURE.to_vec();
     large.resize(1_048_577, 0);
     refused(&|copy| art(copy, large.clone()), "1048577 bytes");
-    // A row that the database does not take, after others that it took.
-    refused(&|copy| table(copy, "app").rows[0][0] = Cell::Null, "restore a backup");
 }
 
 #[test]
