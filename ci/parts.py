@@ -73,7 +73,10 @@ def test_binaries():
 def ordinary_user_tests(source):
     """What to hand to a test program so that it runs its tests for an ordinary user: a filter for each module."""
     if source.name != "lib.rs":
-        return [""] if NEEDS_ORDINARY_USER in source.read_text() else []
+        # A test of several files lies in a folder of its own, below `tests`, and begins with its main.rs.
+        is_folder = source.name == "main.rs" and source.parent.parent.name == "tests"
+        files = source.parent.rglob("*.rs") if is_folder else [source]
+        return [""] if any(NEEDS_ORDINARY_USER in file.read_text() for file in files) else []
     groups = []
     for file in sorted(source.parent.rglob("*.rs")):
         if NEEDS_ORDINARY_USER in file.read_text():
@@ -90,8 +93,9 @@ def run_as_ordinary_user(binary, name_filter, settings):
         uid = os.getuid() or NOBODY
         program = private / binary.name
         shutil.copy(binary, program)
-        # What runs in a session is looked for beside the program that starts it.
-        for part in ("punktfunk-agent", "punktfunk-sound"):
+        # What runs in a session is looked for beside the program that starts it; and the build's own folder may be one
+        # that nobody else can enter.
+        for part in ("punktfunk-host", "punktfunk-agent", "punktfunk-sound"):
             shutil.copy(TARGET / "debug" / part, private)
         private.chmod(0o755)
         folders = {"HOME": private / "home", "XDG_RUNTIME_DIR": private / "run", "TMPDIR": private / "tmp",

@@ -76,8 +76,20 @@ impl Browser {
         self.stream.flush()
     }
 
-    /// A request with these header lines.
+    /// A request with these header lines, and its answer.
     pub(crate) fn ask(&mut self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        self.put(method, path, headers, body.as_bytes()).unwrap();
+        self.answer().unwrap()
+    }
+
+    /// Sends a request with these header lines, and does not wait.
+    pub(crate) fn put(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &[u8],
+    ) -> io::Result<()> {
         let mut request = format!("{method} {path} HTTP/1.1\r\n");
         if !headers.iter().any(|line| line.starts_with("Host:")) {
             request.push_str("Host: localhost\r\n");
@@ -86,9 +98,17 @@ impl Browser {
             request.push_str(line);
             request.push_str("\r\n");
         }
-        request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-        self.send(request.as_bytes()).unwrap();
-        self.answer().unwrap()
+        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+        self.send(&[request.as_bytes(), body].concat())
+    }
+
+    /// Something has come that nobody has read.
+    pub(crate) fn is_answered(&self) -> bool {
+        let socket = &self.stream.sock;
+        socket.set_nonblocking(true).unwrap();
+        let came = socket.peek(&mut [0]).is_ok();
+        socket.set_nonblocking(false).unwrap();
+        came
     }
 
     /// The next answer; it has a length.

@@ -14,8 +14,9 @@ use punktfunk_host::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::browser::{Answer, Browser};
+use super::ports;
+use super::process::PROGRAM;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_punktfunk-host");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon that is stopped when this is dropped.
@@ -27,8 +28,7 @@ struct Daemon {
 impl Daemon {
     /// Starts one with its state in `folder`, which may hold something already; `more` is added to its configuration.
     fn start(folder: &Path, more: &str) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_at(folder, more, free.clamp(2000, 65_000))
+        Self::start_at(folder, more, ports::free())
     }
 
     /// The same, with GameStream's ports at this place. What a test does not try stands in the environment, so that the

@@ -7,6 +7,10 @@ mod attacks;
 mod browser;
 mod daemon;
 mod follow;
+mod kill;
 mod owner;
+#[path = "../ports/mod.rs"]
+mod ports;
+mod process;
 mod rig;
 mod table;

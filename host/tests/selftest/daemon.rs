@@ -3,15 +3,22 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use punktfunk_host::mgmt::client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::ports;
+
 const PATIENCE: Duration = Duration::from_secs(60);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_punktfunk-host");
+
+/// Beside this test, where one that is run as another user finds it, or where it was built.
+fn program() -> PathBuf {
+    let beside = std::env::current_exe().unwrap().with_file_name("punktfunk-host");
+    if beside.is_file() { beside } else { env!("CARGO_BIN_EXE_punktfunk-host").into() }
+}
 
 /// A daemon that is stopped when this is dropped.
 struct Daemon {
@@ -23,13 +30,12 @@ impl Daemon {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("run")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = format!(
             "discovery = false\nlisten.address = \"127.0.0.1\"\ngamestream.port = {}\n",
-            port.clamp(2000, 65_000)
+            ports::free()
         );
         fs::write(folder.path().join("host.toml"), config).unwrap();
-        let mut serve = Command::new(PROGRAM);
+        let mut serve = Command::new(program());
         serve.arg("serve");
         for (option, file) in
             [("--state-dir", "state"), ("--socket", "run/host.sock"), ("--config", "host.toml")]
@@ -47,7 +53,7 @@ impl Daemon {
         daemon
     }
 
-    fn socket(&self) -> std::path::PathBuf {
+    fn socket(&self) -> PathBuf {
         self.folder.path().join("run/host.sock")
     }
 
@@ -69,7 +75,7 @@ impl Drop for Daemon {
 }
 
 fn selftest(socket: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.args(["selftest", "--width", "640", "--height", "360"]).args(more);
     command.arg("--socket").arg(socket);
     command

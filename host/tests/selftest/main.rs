@@ -7,4 +7,6 @@
 mod between;
 mod daemon;
 mod doors;
+#[path = "../ports/mod.rs"]
+mod ports;
 mod rig;
