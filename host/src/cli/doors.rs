@@ -150,7 +150,8 @@ impl Doors {
         let options = HttpsOptions {
             listen,
             port: config.console_port(),
-            names: HostNames::new(&config.name, machine_name().as_deref(), &config.console.hosts),
+            names: HostNames::new(&config.name, machine_name().as_deref(), &config.console.hosts)
+                .announced_as(startup.local_name()),
             inherited: left,
             limits: HttpsLimits::default(),
         };

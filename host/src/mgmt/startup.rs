@@ -195,6 +195,11 @@ impl Startup {
         Self { always, ..self }
     }
 
+    /// The name under which this host is found without a name server, once it is.
+    pub fn local_name(&self) -> Arc<OnceLock<String>> {
+        Arc::clone(&self.always.local_name)
+    }
+
     /// The owner's door, where there is one.
     pub(super) fn owners(&self) -> Option<Access> {
         self.access.clone()

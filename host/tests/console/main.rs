@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+mod activation;
 mod attacks;
 mod browser;
 mod daemon;
 mod follow;
+mod guide;
 mod kill;
 mod owner;
 #[path = "../ports/mod.rs"]

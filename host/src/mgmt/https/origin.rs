@@ -6,6 +6,7 @@
 //! is one, must be ours. Names are compared as a whole and in small letters; nothing is resolved.
 
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -23,7 +24,10 @@ const HTTPS_PORT: u16 = 443;
 
 /// What this host is called.
 #[derive(Debug, Clone, Default)]
-pub struct HostNames(Vec<String>);
+pub struct HostNames {
+    known: Vec<String>,
+    announced: Arc<OnceLock<String>>,
+}
 
 impl HostNames {
     /// The names of a host: `name` is the one that clients show, `machine` the machine's, `more` what the owner added.
@@ -39,7 +43,13 @@ impl HostNames {
             names.push(machine);
         }
         names.extend(more.iter().map(|name| plain(name)));
-        Self(names)
+        Self { known: names, announced: Arc::default() }
+    }
+
+    /// The same, and the name under which the host is announced to the network, once it is.
+    #[must_use]
+    pub fn announced_as(self, announced: Arc<OnceLock<String>>) -> Self {
+        Self { announced, ..self }
     }
 
     /// Whether a host that was asked for is this one, reached at its address `local`.
@@ -49,9 +59,13 @@ impl HostNames {
             // An address cannot be rebound, but one that is not ours has no business here.
             Ok(address) => {
                 address.to_canonical() == local.to_canonical()
-                    || self.0.iter().any(|name| name.parse() == Ok(address))
+                    || self.known.iter().any(|name| name.parse() == Ok(address))
             }
-            Err(_) => self.0.contains(&plain(host)),
+            Err(_) => {
+                let asked = plain(host);
+                self.known.contains(&asked)
+                    || self.announced.get().is_some_and(|name| plain(name) == asked)
+            }
         }
     }
 }
@@ -236,6 +250,18 @@ mod tests {
         assert!(check(&parts("https://sofa.local/", &[("host", "sofa.local")])));
         // A host without names of its own answers to the names that are nobody else's, and no empty name is one.
         assert!(!HostNames::new("", Some(""), &[]).contains("", local));
+    }
+
+    #[test]
+    fn the_name_that_is_announced_is_one_of_ours_from_then_on() {
+        let announced = Arc::<OnceLock<String>>::default();
+        let names = names().announced_as(Arc::clone(&announced));
+        let local = "10.0.0.2".parse().unwrap();
+        let asked = |host: &str| check_host(&parts("/", &[("host", host)]), &names, local).is_ok();
+        assert!(!asked("punktfunk-1a2b3c4d.local"));
+        announced.set("punktfunk-1a2b3c4d.local".to_owned()).unwrap();
+        assert!(asked("punktfunk-1a2b3c4d.local:47990") && asked("PUNKTFUNK-1a2b3c4d.local."));
+        assert!(!asked("punktfunk-1a2b3c4e.local") && asked("sofa.local"));
     }
 
     #[test]
