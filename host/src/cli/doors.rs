@@ -206,9 +206,12 @@ pub(super) fn credentials(memory: &Memory) -> Arc<dyn Credentials> {
     }
 }
 
-/// The link by which the host is claimed, while it has no owner. Holds the secret in its fragment, which no browser
-/// sends; for the terminal of whoever started the host, and nowhere else.
-pub(super) fn claim_link(memory: &Memory, address: &str) -> Option<Zeroizing<String>> {
+/// The link and the code by which the host is claimed, while it has no owner. The link holds its secret in the fragment,
+/// which no browser sends; for the terminal of whoever started the host, and nowhere else.
+pub(super) fn claim_shown(
+    memory: &Memory,
+    address: &str,
+) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
     if memory.access.as_ref()?.is_claimed() {
         return None;
     }
@@ -217,7 +220,9 @@ pub(super) fn claim_link(memory: &Memory, address: &str) -> Option<Zeroizing<Str
     for byte in claim.token {
         let _ = write!(link, "{byte:02x}");
     }
-    Some(link)
+    // In two groups, which are typed more easily.
+    let (first, second) = claim.code.split_at_checked(claim.code.len() / 2)?;
+    Some((link, Zeroizing::new(format!("{first}-{second}"))))
 }
 
 /// A machine without IPv6 cannot listen on `::`, which is the default and means "everywhere".

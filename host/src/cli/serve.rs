@@ -203,11 +203,13 @@ fn introduce(doors: &Doors, memory: &Memory, is_appliance: bool) {
             memory.console.fingerprint()
         ));
         // What a box prints is kept in its journal, where others may read it; its screen shows the link.
-        let link = doors::claim_link(memory, address).filter(|_| !is_appliance);
-        if let Some(link) = link {
+        let claim = doors::claim_shown(memory, address).filter(|_| !is_appliance);
+        if let Some((link, code)) = claim {
             say(&format!(
-                "This host has no owner yet. Whoever opens this link becomes it:\n  {}\n",
-                *link
+                "This host has no owner yet. Whoever has this link or this code can become it:\n  {}\n  {}\nThere are no \
+                 pages for that yet; docs/guide/owner.md says how it goes. Until then, and ever after, this\nmachine's \
+                 own commands work without an owner.\n",
+                *link, *code
             ));
         }
     }

@@ -19,7 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
 
 /// Who this is, and how far it is; answers from the first moment on.
 #[utoipa::path(get, path = "/landing", tag = "landing", responses((status = 200, body = Landing)))]
-async fn landing(State(startup): State<Startup>) -> Json<Landing> {
+pub(super) async fn landing(State(startup): State<Startup>) -> Json<Landing> {
     let about = startup.known();
     Json(Landing {
         product: "punktfunk".to_owned(),

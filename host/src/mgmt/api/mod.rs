@@ -10,6 +10,7 @@ mod claim;
 mod clients;
 mod doctor;
 mod events;
+mod front;
 mod landing;
 mod logs;
 mod network;
@@ -31,6 +32,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Extension, Router};
 use serde::de::DeserializeOwned;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
@@ -55,6 +57,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 pub(super) fn router(startup: Startup) -> Router {
     let (router, _document) = routes().split_for_parts();
     router
+        .route("/", get(front::front))
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing at this path")
         })
