@@ -111,6 +111,8 @@ pub(super) struct Doors {
     https: HttpsServer,
     /// What could not be opened.
     pub(super) problems: Vec<String>,
+    /// The console's port, by which it is announced.
+    pub(super) port: Option<u16>,
     /// What people type into a browser.
     pub(super) address: Option<String>,
 }
@@ -162,7 +164,7 @@ impl Doors {
         if let Some(address) = &address {
             tracing::info!(address, fingerprint = %console.fingerprint(), "the console is open");
         }
-        Ok(Self { socket, https, problems, address })
+        Ok(Self { socket, https, problems, port, address })
     }
 
     /// The local socket, if it is open.

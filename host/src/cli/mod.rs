@@ -3,6 +3,7 @@
 mod agents;
 mod doctor;
 mod doors;
+mod found;
 mod log;
 mod memory;
 mod prepare;

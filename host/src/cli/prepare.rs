@@ -65,7 +65,7 @@ pub(super) struct Preparation {
 /// The rooms of a host that streams.
 pub(super) struct Host {
     door: Door,
-    announcement: Option<Announcement>,
+    pub(super) announcement: Option<Announcement>,
     sessions: Arc<Sessions>,
     pub(super) handles: MgmtHandles,
     pub(super) state_dir: PathBuf,

@@ -117,6 +117,7 @@ async fn serve(
     if let Some(access) = &memory.access {
         startup = startup.with_access(access.clone());
     }
+    let name = config.name.clone();
     let owner_uid = config.owner_uid;
     let places = doors::Places { socket: socket.clone(), owner_uid };
     let doors = Doors::open(places, &config, &memory.console, &startup, credentials)?;
@@ -145,7 +146,13 @@ async fn serve(
         local_name,
     }));
 
-    let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors).await;
+    let found = super::found::Found {
+        name,
+        port: doors.port,
+        fingerprint: memory.console.fingerprint().to_string(),
+        access: memory.access,
+    };
+    let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors, &found).await;
 
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     if arguments.foreground {
@@ -206,9 +213,8 @@ fn introduce(doors: &Doors, memory: &Memory, is_appliance: bool) {
         let claim = doors::claim_shown(memory, address).filter(|_| !is_appliance);
         if let Some((link, code)) = claim {
             say(&format!(
-                "This host has no owner yet. Whoever has this link or this code can become it:\n  {}\n  {}\nThere are no \
-                 pages for that yet; docs/guide/owner.md says how it goes. Until then, and ever after, this\nmachine's \
-                 own commands work without an owner.\n",
+                "This host has no owner yet. Whoever has this link or this code can become its owner:\n  {}\n  {}\nThere \
+                 are no pages for that yet; docs/guide/owner.md says how it goes. The commands below\nneed no owner.\n",
                 *link, *code
             ));
         }
@@ -224,6 +230,7 @@ async fn watch(
     signals: &mut Signals,
     arguments: &ServeArguments,
     doors: &Doors,
+    found: &super::found::Found,
 ) -> Option<Host> {
     /// A start that hangs does not keep the host from ending.
     const PREPARE_LIMIT: Duration = Duration::from_secs(15);
@@ -239,9 +246,13 @@ async fn watch(
                 }
                 return host;
             }
-            _ = watchdog.tick() => feed_watchdog(is_starting),
+            _ = watchdog.tick() => {
+                feed_watchdog(is_starting);
+                host.iter_mut().for_each(|host| found.show(&mut host.announcement));
+            }
             started = &mut preparing, if is_starting => {
                 host = take_over(started.map_err(Into::into).flatten(), startup, arguments, doors);
+                host.iter_mut().for_each(|host| found.show(&mut host.announcement));
             }
             event = events.recv() => match event {
                 Ok(event) if arguments.foreground => show(&event),

@@ -5,12 +5,18 @@
 //! is our own (`punktfunk-xxxxxxxx.local.`), not the machine's: another responder (avahi) owns that one, and two
 //! responders for one name only make conflicts.
 //!
-//! Deliberately absent: TXT keys, which no client reads, and the loopback interface, whose address would lead every
-//! client to itself.
+//! The owner's console is a service of its own at the same name ([`ConsoleService`]).
+//!
+//! Deliberately absent: TXT keys of the clients' service, which none reads, and the loopback interface, whose address
+//! would lead every client to itself.
+
+mod console;
 
 use std::time::Duration;
 
 use mdns_sd::{DaemonStatus, IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
+
+pub use console::ConsoleService;
 
 /// The service type.
 // spec: gamestream 1.1
@@ -19,7 +25,7 @@ const SERVICE_TYPE: &str = "_nvstream._tcp.local.";
 const MAX_LABEL_BYTES: usize = 63;
 /// What is announced if the name has nothing that can be.
 const FALLBACK_NAME: &str = "punktfunk";
-/// How long each of the two steps of a farewell may take.
+/// How long each of the steps of a farewell may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the host cannot be announced. The host works without: clients can be told its address.
@@ -44,11 +50,14 @@ pub struct DiscoveryOptions {
     pub http_port: u16,
 }
 
-/// The running announcement. Dropping it says farewell to the network, which blocks for two seconds at most.
+/// The running announcement. Dropping it says farewell to the network, which blocks for three seconds at most.
 pub struct Announcement {
     responder: ServiceDaemon,
     full_name: String,
     host_name: String,
+    scope: Scope,
+    /// What is announced of the console, and the full name of that.
+    console: Option<(ConsoleService, String)>,
 }
 
 impl std::fmt::Debug for Announcement {
@@ -97,7 +106,7 @@ impl Announcement {
         let full_name = service.get_fullname().to_owned();
         let announced = scope.limit(&responder).and_then(|()| responder.register(service));
         // Made before the result is looked at, so that a responder is never left running.
-        let announcement = Self { responder, full_name, host_name };
+        let announcement = Self { responder, full_name, host_name, scope, console: None };
         announced.map_err(DiscoveryError::Announce)?;
         tracing::info!(
             service = announcement.full_name,
@@ -118,13 +127,16 @@ impl Announcement {
         &self.host_name
     }
 
-    /// Tells the network that the host is gone. Blocks for two seconds at most.
+    /// Tells the network that the host is gone. Blocks for three seconds at most.
     pub fn stop(self) {
         drop(self);
     }
 
     fn farewell(&self) -> mdns_sd::Result<()> {
         // A step that takes too long is left behind: the records run out by themselves.
+        if let Some((_, console)) = &self.console {
+            let _ = self.responder.unregister(console)?.recv_timeout(FAREWELL_TIMEOUT);
+        }
         let _ = self.responder.unregister(&self.full_name)?.recv_timeout(FAREWELL_TIMEOUT);
         let _ = self.responder.shutdown()?.recv_timeout(FAREWELL_TIMEOUT);
         Ok(())
@@ -216,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    fn options(name: &str) -> DiscoveryOptions {
+    pub(super) fn options(name: &str) -> DiscoveryOptions {
         DiscoveryOptions {
             name: name.to_owned(),
             host_id: "3F2B8C1E-aaaa-bbbb-cccc-dddddddddddd".to_owned(),
@@ -225,7 +237,7 @@ mod tests {
     }
 
     /// The next event that `pick` wants, within half a minute.
-    fn next<T>(events: &Receiver<ServiceEvent>, pick: impl Fn(ServiceEvent) -> Option<T>) -> T {
+    pub(super) fn next<T>(events: &Receiver<ServiceEvent>, pick: impl Fn(ServiceEvent) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let event = events.recv_deadline(deadline).expect("no such event in 30 s");
