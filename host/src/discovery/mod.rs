@@ -237,7 +237,10 @@ mod tests {
     }
 
     /// The next event that `pick` wants, within half a minute.
-    pub(super) fn next<T>(events: &Receiver<ServiceEvent>, pick: impl Fn(ServiceEvent) -> Option<T>) -> T {
+    pub(super) fn next<T>(
+        events: &Receiver<ServiceEvent>,
+        pick: impl Fn(ServiceEvent) -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let event = events.recv_deadline(deadline).expect("no such event in 30 s");

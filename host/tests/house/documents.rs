@@ -177,9 +177,58 @@ fn check_links(document: &File, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
         .collect()
 }
 
+/// The guide's pages that the front page does not lead to.
+fn unlisted_guides(front: &str, files: &[File]) -> Vec<String> {
+    let links = relative_links(front);
+    let pages = files.iter().map(|file| &file.path).filter(|path| path.starts_with("docs/guide/"));
+    pages
+        .filter(|page| !links.contains(page))
+        .map(|page| format!("README.md: nothing leads to {page}"))
+        .collect()
+}
+
+/// Complaints about calls that a guide names, as in `GET /status`, and the API does not have.
+fn check_calls(guide: &File, api: &serde_json::Value) -> Vec<String> {
+    const METHODS: [&str; 5] = ["GET", "PUT", "POST", "PATCH", "DELETE"];
+    let spans = guide.text.split('`').skip(1).step_by(2);
+    spans
+        .filter_map(|span| span.split_once(' '))
+        .filter(|(method, path)| METHODS.contains(method) && path.starts_with('/'))
+        .filter(|(method, path)| {
+            let path = path.strip_prefix("/api/v1").unwrap_or(path);
+            let known = &api["paths"][format!("/api/v1{path}")];
+            known[method.to_lowercase()].is_null()
+        })
+        .map(|(method, path)| format!("{}: there is no call {method} {path}", guide.path))
+        .collect()
+}
+
 mod tests {
     use super::*;
     use crate::tree::root;
+
+    #[test]
+    fn the_front_page_leads_to_every_guide() {
+        assert_clean("guides", &unlisted_guides(&file("README.md").text, &files()));
+        let page = |name: &str| File { path: format!("docs/guide/{name}"), text: String::new() };
+        let found = unlisted_guides(
+            "[a](docs/guide/a.md) `docs/guide/b.md`",
+            &[page("a.md"), page("b.md")],
+        );
+        assert_eq!(found, ["README.md: nothing leads to docs/guide/b.md"]);
+    }
+
+    #[test]
+    fn calls_that_guides_name_are_calls_of_the_api() {
+        let api = std::fs::read_to_string(root().join("host/openapi.json")).unwrap();
+        let api: serde_json::Value = serde_json::from_str(&api).unwrap();
+        let guides = files().into_iter().filter(|file| file.path.starts_with("docs/guide/"));
+        let complaints: Vec<String> = guides.flat_map(|guide| check_calls(&guide, &api)).collect();
+        assert_clean("calls", &complaints);
+        let text = "`GET /status` `POST /api/v1/os/check` `POST /status` `GET /nothing` `GET it`";
+        let sample = File { path: "docs/guide/a.md".to_owned(), text: text.to_owned() };
+        assert_eq!(check_calls(&sample, &api).len(), 2);
+    }
 
     #[test]
     fn links_lead_somewhere() {
