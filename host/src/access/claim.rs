@@ -14,12 +14,12 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-use super::limits::Wait;
+use super::limits::{Trier, Wait};
 use super::login::{LoggedIn, NewLogin, Role};
 use super::presence::Presence;
 use super::proof::ProofKey;
 use super::secret::{self, ClaimSecret};
-use super::{Access, AccessError, Moment, Owned, Password, PasswordError, State};
+use super::{Access, AccessError, Actor, Moment, Owned, Password, PasswordError, State, known};
 use crate::store::{FinishedClaim, StoredClaim, StoredOwner, clean_name};
 
 /// The code is replaced after so many failures.
@@ -29,7 +29,6 @@ const CODE_FAILURES: u32 = 20;
 const MAX_NAME_BYTES: usize = 63;
 
 /// Somebody wants to own the host.
-#[derive(Debug)]
 pub struct ClaimAttempt<'a> {
     /// The token or the code, as it was typed.
     pub secret: &'a str,
@@ -44,10 +43,13 @@ pub struct ClaimAttempt<'a> {
 }
 
 /// How the claim stands, for one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimState {
     /// The host has an owner.
     pub claimed: bool,
+    /// Why there is a claim, if there is one: the first start, what was prepared, or by what somebody at the machine armed
+    /// it again.
+    pub reason: Option<String>,
     /// How long until the next try of this address, and how many it has.
     pub wait: Wait,
 }
@@ -99,7 +101,12 @@ impl Access {
         let state = self.state();
         ClaimState {
             claimed: matches!(state.owned, Owned::Yes(_)),
-            wait: remote.map_or(Wait::NONE, |remote| state.claims.look(remote, now)),
+            reason: match &state.owned {
+                Owned::No { claim, .. } => Some(claim.reason.clone()),
+                Owned::Yes(_) => None,
+            },
+            wait: remote
+                .map_or(Wait::NONE, |remote| state.claims.look(Trier::stranger(remote), now)),
         }
     }
 
@@ -128,25 +135,35 @@ impl Access {
         let login =
             NewLogin::draw(&self.inner.random, Role::Owner, now, attempt.remote, attempt.agent)
                 .map_err(AccessError::from)?;
-        let audit = self.entry("owner", attempt.remote, "claim", &name);
+        let known = known::issue(&self.inner.random, Role::Owner, &owner.password)
+            .map_err(AccessError::from)?;
+        let audit = self.entry(&Actor::Owner, attempt.remote, "claim", &name);
         let _writing = self.writing();
-        let finished = self.inner.store.finish_claim(&FinishedClaim {
+        let store = &self.inner.store;
+        let mut is_finished = true;
+        let written = store.finish_claim(&FinishedClaim {
             token: *token,
             owner: &owner,
             name: &name,
             session: &login.row,
             audit: &audit,
         });
-        if !finished.map_err(AccessError::from)? {
-            return Err(ClaimError::Claimed);
+        let written = written.map(|finished| is_finished = finished);
+        self.settle(written, || Ok(store.owner()?.as_ref() == Some(&owner)))?;
+        if !is_finished {
+            // Somebody else was faster; or the claim is another one since, because somebody is at the machine.
+            let wait = Wait::NONE;
+            let is_claimed = self.is_claimed();
+            return Err(if is_claimed { ClaimError::Claimed } else { ClaimError::Wrong { wait } });
         }
         let logged_in = {
             let mut state = self.state();
             state.owned = Owned::Yes(owner);
+            state.unshown = None;
             state.claims.clear();
             state.tokens.clear();
             state.sessions.clear();
-            state.sessions.insert(login, now)
+            state.sessions.insert(login, known, true, now)
         };
         self.inner.file.remove();
         tracing::info!(name, remote = ?attempt.remote, "this host has an owner now");
@@ -156,19 +173,27 @@ impl Access {
     /// Arms the claim again, because somebody is at the machine: a new token and a new code; the password, the viewer's
     /// password, all sessions and all tokens are gone; what is paired stays. `false` if this evidence was used before.
     ///
+    /// What is called with [`Access::on_rearm`] has been done when this returns. If only the file that shows the new claim
+    /// could not be written, the claim is armed all the same, and [`Access::problems`] says so.
+    ///
     /// This is only the decision. Who watches the button and mounts a stick (FAT only; ro, nosuid, nodev) is a
-    /// [`PresenceSource`](super::PresenceSource) of the appliance; the caller also resets what else it holds of the old
-    /// owner, such as open event streams.
+    /// [`PresenceSource`](super::PresenceSource) of the appliance.
     ///
     /// # Errors
-    /// The disk failed, or there is no randomness; nothing has changed then.
+    /// The disk failed, or there is no randomness; nothing has changed then, and the evidence counts again, unless the
+    /// error is [`AccessError::Uncertain`].
     pub fn rearm(&self, presence: &Presence) -> Result<bool, AccessError> {
         let now = self.now();
         let claim = secret::new_claim(&self.inner.random, now, presence.name())?;
-        let audit = self.entry("somebody at the machine", None, "rearm", presence.name());
+        let audit = self.entry(&Actor::AtMachine, None, "rearm", presence.name());
         let consumed = presence.digest().map(|digest| (presence.name(), digest));
         let _writing = self.writing();
-        if !self.inner.store.rearm(&claim, consumed, &audit)? {
+        let store = &self.inner.store;
+        let mut counts = true;
+        let written = store.rearm(&claim, consumed, &audit).map(|counted| counts = counted);
+        // The token was drawn just now: no other claim has it.
+        self.settle(written, || Ok(store.claim()?.as_ref() == Some(&claim)))?;
+        if !counts {
             return Ok(false);
         }
         {
@@ -180,7 +205,10 @@ impl Access {
             state.tokens.clear();
         }
         tracing::warn!(by = presence.name(), "the claim is armed again; the owner is gone");
-        self.inner.file.write(&claim)?;
+        if let Some(forget) = self.inner.forget.get() {
+            forget();
+        }
+        self.show(&claim);
         Ok(true)
     }
 
@@ -212,7 +240,8 @@ impl Access {
         self.inner.store.put_claim(&renewed)?;
         self.state().owned = Owned::No { claim: renewed.clone(), failures: 0 };
         tracing::warn!("many wrong codes were tried; this host shows another one now");
-        self.inner.file.write(&renewed)
+        self.show(&renewed);
+        Ok(())
     }
 }
 
@@ -228,18 +257,19 @@ impl State {
         let secret = ClaimSecret::parse(attempt.secret);
         let is_code = matches!(secret, Some(ClaimSecret::Code(_)));
         // Only what could be the code is counted, and nobody who may use the local socket.
-        let counted = attempt.remote.filter(|_| is_code);
-        if let Some(remote) = counted {
-            self.claims.begin(remote, now.at).map_err(|wait| ClaimError::Wait { wait })?;
+        let who = attempt.remote.map(Trier::stranger);
+        let counted = who.filter(|_| is_code);
+        if let Some(who) = counted {
+            self.claims.begin(who, now.at).map_err(|wait| ClaimError::Wait { wait })?;
         }
         if secret.is_some_and(|secret| secret.opens(claim)) {
-            counted.into_iter().for_each(|remote| self.claims.succeed(remote));
+            counted.into_iter().for_each(|who| self.claims.succeed(who, now.at));
             return Ok(Zeroizing::new(claim.token));
         }
         if is_code {
             *failures = failures.saturating_add(1);
         }
-        let wait = attempt.remote.map_or(Wait::NONE, |remote| self.claims.look(remote, now.at));
+        let wait = who.map_or(Wait::NONE, |who| self.claims.look(who, now.at));
         Err(ClaimError::Wrong { wait })
     }
 }

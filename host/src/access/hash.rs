@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
@@ -19,6 +20,11 @@ use super::{AccessError, Random};
 pub const MIN_PASSWORD_CHARS: usize = 10;
 /// The longest password, in characters.
 pub const MAX_PASSWORD_CHARS: usize = 128;
+
+/// What is kept of a password may cost so much at most: the memory, that memory times the passes, and the lanes.
+const MAX_MEMORY_KIB: u32 = 64 * 1024;
+const MAX_WORK_KIB: u64 = 512 * 1024;
+const MAX_LANES: u32 = 4;
 
 /// As many hashes are made at once.
 const SEATS: usize = 2;
@@ -162,8 +168,16 @@ impl Seat<'_> {
     /// Whether this is the password of which `kept` was kept. Takes as long if nothing was.
     pub(super) fn verify(&self, password: &[u8], kept: Option<&str>) -> Result<bool, AccessError> {
         let argon2 = self.desk.cost.argon2()?;
-        // The cost stands in what was kept.
-        let right = argon2.verify_password(password, kept.unwrap_or(&self.desk.nobody)).is_ok();
+        let kept_or_nobodys =
+            PasswordHash::new(kept.unwrap_or(&self.desk.nobody)).map_err(failed)?;
+        // The cost stands in what was kept: whoever changed it there must not get all of the memory.
+        let params = Params::try_from(&kept_or_nobodys).map_err(failed)?;
+        let (memory_kib, work) =
+            (params.m_cost(), u64::from(params.m_cost()) * u64::from(params.t_cost()));
+        if memory_kib > MAX_MEMORY_KIB || work > MAX_WORK_KIB || params.p_cost() > MAX_LANES {
+            return Err(failed("what is kept of it asks for more work than any password needs"));
+        }
+        let right = argon2.verify_password(password, &kept_or_nobodys).is_ok();
         Ok(right && kept.is_some())
     }
 
@@ -234,6 +248,23 @@ mod tests {
         assert!(!seat.verify(b"a long passworD", Some(&kept)).unwrap());
         assert!(!seat.verify(b"a long password", None).unwrap());
         assert_ne!(kept, seat.hash(&password, &random).unwrap(), "each has a salt of its own");
+    }
+
+    #[test]
+    fn what_is_kept_cannot_ask_for_all_of_the_memory() {
+        let desk = desk();
+        let check = |cost: &str, ok: bool| {
+            let kept =
+                format!("$argon2id$v=19${cost}$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA");
+            let verified = desk.sit(false).unwrap().verify(b"a long password", Some(&kept));
+            assert_eq!(verified.as_ref().ok(), ok.then_some(&false), "{cost}: {verified:?}");
+        };
+        check("m=8,t=1,p=1", true);
+        check("m=4194304,t=1,p=1", false);
+        check("m=8,t=4000000,p=1", false);
+        check("m=64,t=1,p=5", false);
+        check("m=8", true);
+        check("nonsense", false);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! month after it began. While the host runs, both go by the monotonic clock, so that a wall clock that jumps ends
 //! nothing and prolongs nothing; over a restart the wall clock is all there is.
 //!
-//! Wrong passwords are counted per address and per role. Tries of other addresses never make the owner wait.
+//! A full disk keeps nobody out: a session that cannot be written lives in memory, is told as a problem, and is tried
+//! again while it is used.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,16 +16,12 @@ use std::time::Duration;
 
 use punktfunk_core::time::Timestamp;
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
 
 use super::limits::Wait;
-use super::proof::{ProofKey, ProofVerifier, Verb};
-use super::secret::{SecretText, fingerprint, from_hex, hex, sha256};
-use super::{
-    Access, AccessError, MAX_PASSWORD_CHARS, Moment, Owned, Password, PasswordError, Random,
-    RandomError, State,
-};
-use crate::store::{StoredOwner, StoredSession, clean_name};
+use super::password::{Shown, Try};
+use super::secret::{SecretText, fingerprint, from_hex, hex};
+use super::{Access, AccessError, Actor, Moment, PasswordError, Random, RandomError, known};
+use crate::store::{AuditEntry, AuditKind, StoredSession, clean_name};
 
 /// As many sessions of one role there are; the one that was used longest ago goes.
 pub const MAX_SESSIONS: usize = 32;
@@ -34,8 +31,6 @@ const IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 const ABSOLUTE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A session's last use is written at most this often.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(300);
-/// Wrong passwords are written into the log at most this often.
-const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 /// A session's secret in hex digits.
 const SECRET_DIGITS: usize = 64;
 
@@ -61,6 +56,15 @@ impl Role {
 /// Names a session without opening it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId([u8; 32]);
+
+impl SessionId {
+    /// Enough of it to count by.
+    pub(super) fn short(self) -> [u8; 16] {
+        let mut short = [0; 16];
+        short.copy_from_slice(&self.0[..16]);
+        short
+    }
+}
 
 impl fmt::Display for SessionId {
     /// The first 16 hex digits of its hash.
@@ -109,8 +113,12 @@ impl fmt::Debug for Session {
 pub struct LoggedIn {
     /// What the cookie is to hold; known to nobody else.
     pub secret: SecretText,
+    /// What the browser is to show at its next login, by which it is known as one that has logged in before.
+    pub known: SecretText,
     /// The session.
     pub session: Session,
+    /// It outlives a restart of the host; not if it could not be written.
+    pub lasts: bool,
 }
 
 /// Somebody wants to log in.
@@ -123,6 +131,8 @@ pub struct LogIn<'a> {
     pub remote: Option<IpAddr>,
     /// What the browser calls itself.
     pub agent: Option<&'a str>,
+    /// What it was given at a login before (see [`LoggedIn::known`]).
+    pub known: Option<&'a str>,
 }
 
 /// Why nobody was logged in, or a password was not changed.
@@ -137,9 +147,10 @@ pub enum LoginError {
         /// How long until the next try, and how many are left.
         wait: Wait,
     },
-    /// This address tried too often.
+    /// The browser, the address, or strangers in the same network tried too often.
     #[error(
-        "too many wrong passwords came from this address; wait {} seconds",
+        "too many wrong passwords were tried from here, or by others in this network; wait {} seconds, \
+         or use a browser that has logged in before",
         wait.wait.as_secs().max(1)
     )]
     Wait {
@@ -149,6 +160,9 @@ pub enum LoginError {
     /// The new password cannot be one.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// The caller's own login has ended meanwhile.
+    #[error("your login has ended meanwhile, nothing was changed; log in again")]
+    LoggedOut,
     /// Too many passwords are being checked.
     #[error("the host is busy checking passwords; try again in a moment")]
     Busy,
@@ -194,6 +208,8 @@ struct Login {
     seen_at: Timestamp,
     written_at: Timestamp,
     ends_at: Timestamp,
+    /// The store has it.
+    is_saved: bool,
 }
 
 impl Login {
@@ -216,8 +232,16 @@ impl Login {
             seen_at,
             written_at: seen_at,
             ends_at: now.at + ABSOLUTE.saturating_sub(age(row.made_at)),
+            is_saved: true,
         })
         .filter(|login| age(login.session.seen_at) < IDLE && login.lives(now))
+    }
+
+    /// As it is written.
+    fn row(&self) -> StoredSession {
+        let Session { id, role, csrf, made_at, seen_at, remote, agent } = self.session.clone();
+        let role = role.name().to_owned();
+        StoredSession { hash: id.0, role, csrf, made_at, seen_at, remote, agent }
     }
 
     fn lives(&self, now: Moment) -> bool {
@@ -239,7 +263,13 @@ impl Logins {
         (Self(living), ended)
     }
 
-    pub(super) fn insert(&mut self, new: NewLogin, now: Moment) -> LoggedIn {
+    pub(super) fn insert(
+        &mut self,
+        new: NewLogin,
+        known: SecretText,
+        is_saved: bool,
+        now: Moment,
+    ) -> LoggedIn {
         let session = Session {
             id: SessionId(new.row.hash),
             role: new.role,
@@ -251,13 +281,31 @@ impl Logins {
         };
         let ends_at = now.at + ABSOLUTE;
         let (seen_at, written_at) = (now.at, now.at);
-        let login = Login { session: session.clone(), seen_at, written_at, ends_at };
+        let login = Login { session: session.clone(), seen_at, written_at, ends_at, is_saved };
         self.0.insert(session.id, login);
-        LoggedIn { secret: new.secret, session }
+        LoggedIn { secret: new.secret, known, session, lasts: is_saved }
     }
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    pub(super) fn retain(&mut self, keep: impl Fn(&Session) -> bool) {
+        self.0.retain(|_, login| keep(&login.session));
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// This one, if it lives.
+    pub(super) fn living(&self, id: SessionId, now: Moment) -> Option<&Session> {
+        self.0.get(&id).filter(|login| login.lives(now)).map(|login| &login.session)
+    }
+
+    /// As many that live are not in the store.
+    pub(super) fn unsaved(&self, now: Moment) -> usize {
+        self.0.values().filter(|login| !login.is_saved && login.lives(now)).count()
     }
 
     /// Those that are over, and those that must make room for one more of this role.
@@ -270,43 +318,54 @@ impl Logins {
         gone.into_iter().map(|login| login.session.id).collect()
     }
 
-    /// Whether somebody is logged in from there.
-    fn knows(&self, remote: IpAddr, now: Moment) -> bool {
-        let remote = remote.to_canonical();
-        self.0.values().any(|login| login.session.remote == Some(remote) && login.lives(now))
+    /// Whether somebody is logged in from there in this role.
+    pub(super) fn knows(&self, role: Role, remote: IpAddr, now: Moment) -> bool {
+        let remote = Some(remote.to_canonical());
+        let is_there = |login: &Login| login.session.remote == remote && login.session.role == role;
+        self.0.values().any(|login| is_there(login) && login.lives(now))
     }
 }
 
 impl Access {
-    /// Logs somebody in.
+    /// Logs somebody in. A disk that cannot be written keeps nobody out; the login then ends with the daemon, and
+    /// [`Access::problems`] tells so.
     ///
     /// # Errors
     /// See [`LoginError`].
     pub fn log_in(&self, login: &LogIn<'_>) -> Result<LoggedIn, LoginError> {
         let now = self.now();
-        let kept = self.check_password(login.role, login.password, login.remote, now)?;
-        let new = NewLogin::draw(&self.inner.random, login.role, now, login.remote, login.agent)
+        let LogIn { role, password, remote, .. } = *login;
+        let tried = Try { role, password, remote, shown: Shown::Browser(login.known) };
+        let kept = self.check_password(&tried, now)?;
+        let new = NewLogin::draw(&self.inner.random, role, now, remote, login.agent)
             .map_err(AccessError::from)?;
-        let audit = self.entry(login.role.name(), login.remote, "login", "");
+        let known = known::issue(&self.inner.random, role, &kept).map_err(AccessError::from)?;
+        let audit = self.login_entry(role, remote);
         let _writing = self.writing();
         // The password may have been changed, or the owner may be gone, while this one was hashed.
         let superfluous = {
             let state = self.state();
-            if state.kept_password(login.role).as_deref() != Some(&*kept) {
+            if state.kept_password(role).as_deref() != Some(&*kept) {
                 return Err(LoginError::Wrong { wait: Wait::NONE });
             }
-            state.sessions.superfluous(login.role, now)
+            state.sessions.superfluous(role, now)
         };
-        self.remove_sessions(&superfluous)?;
-        self.inner.store.add_console_session(&new.row, &audit).map_err(AccessError::from)?;
-        Ok(self.state().sessions.insert(new, now))
+        if let Err(error) = self.remove_sessions(&superfluous) {
+            // They are over, whether the store still has them or not.
+            tracing::warn!(%error, "logins that are over could not be removed");
+        }
+        let saved = self.inner.store.add_console_session(&new.row, &audit);
+        if let Err(error) = &saved {
+            tracing::warn!(%error, "a login could not be written and ends with this run of the host");
+        }
+        Ok(self.state().sessions.insert(new, known, saved.is_ok(), now))
     }
 
     /// The session whose cookie this is, which is in use now. Touches the disk at most every five minutes.
     pub fn session(&self, cookie: &str) -> Option<Session> {
         let id = session_id(cookie)?;
         let now = self.now();
-        let (session, is_due) = {
+        let (session, is_due, is_saved) = {
             let mut state = self.state();
             let login = state.sessions.0.get_mut(&id).filter(|login| login.lives(now))?;
             login.seen_at = now.at;
@@ -315,13 +374,35 @@ impl Access {
             if is_due {
                 login.written_at = now.at;
             }
-            (login.session.clone(), is_due)
+            (login.session.clone(), is_due, login.is_saved)
         };
-        if is_due && let Err(error) = self.inner.store.touch_console_session(id.0, now.unix) {
+        if is_due && !is_saved {
+            self.save_session(id);
+        } else if is_due && let Err(error) = self.inner.store.touch_console_session(id.0, now.unix)
+        {
             // It is only that the session may end a few minutes early after a restart.
             tracing::warn!(%error, "a session's last use could not be written");
         }
         Some(session)
+    }
+
+    /// Writes a session that could not be written when it began; nothing if it has ended meanwhile.
+    fn save_session(&self, id: SessionId) {
+        let _writing = self.writing();
+        let Some((row, role)) =
+            self.state().sessions.0.get(&id).map(|login| (login.row(), login.session.role))
+        else {
+            return;
+        };
+        let audit = AuditEntry { at: row.made_at, ..self.login_entry(role, row.remote) };
+        match self.inner.store.add_console_session(&row, &audit) {
+            Ok(()) => {
+                if let Some(login) = self.state().sessions.0.get_mut(&id) {
+                    login.is_saved = true;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a login can still not be written"),
+        }
     }
 
     /// The sessions that live, the one used last first.
@@ -355,201 +436,32 @@ impl Access {
         Ok(others.len())
     }
 
-    /// Changes the owner's password and proof key, and ends every session but `keep`. The old password is needed, also
-    /// by whoever is logged in: its proof key vouches for the new one.
-    ///
-    /// # Errors
-    /// See [`LoginError`]; nothing has changed then.
-    pub fn change_password(
-        &self,
-        old: &str,
-        new: &str,
-        keep: Option<SessionId>,
-        remote: Option<IpAddr>,
-    ) -> Result<(), LoginError> {
-        let new = Password::new(new.to_owned())?;
-        let now = self.now();
-        let kept = self.check_password(Role::Owner, old, remote, now)?;
-        let Some(verifier) = self.proof_verifier() else { return Err(LoginError::Unclaimed) };
-        let (hash, key) = {
-            let seat = self.inner.hashes.sit(true).map_err(|_busy| LoginError::Busy)?;
-            let hash = seat.hash(&new, &self.inner.random)?;
-            let key = ProofKey::make(&new, seat.cost(), &self.inner.random)?;
-            let old = ProofKey::derive(old.as_bytes(), verifier.salt(), seat.cost())?;
-            vouch(verifier, &old, &key, &self.inner.random)?;
-            (hash, key)
-        };
-        let audit = self.entry("owner", remote, "password", "changed");
-        let _writing = self.writing();
-        let owner = match &self.state().owned {
-            Owned::Yes(owner) if owner.password == *kept => StoredOwner {
-                password: hash,
-                proof_salt: key.salt(),
-                proof_key: key.public(),
-                ..owner.clone()
-            },
-            _ => return Err(LoginError::Wrong { wait: Wait::NONE }),
-        };
-        let store = &self.inner.store;
-        store.set_owner_password(&owner, keep.map(|id| id.0), &audit).map_err(AccessError::from)?;
-        let mut state = self.state();
-        state.owned = Owned::Yes(owner);
-        state.sessions.0.retain(|id, _| Some(*id) == keep);
-        Ok(())
-    }
-
-    /// Gives the viewer a password, another one, or none; ends the viewer's sessions.
-    ///
-    /// # Errors
-    /// See [`LoginError`]; nothing has changed then.
-    pub fn set_viewer_password(
-        &self,
-        password: Option<&str>,
-        remote: Option<IpAddr>,
-    ) -> Result<(), LoginError> {
-        let password = password.map(|password| Password::new(password.to_owned())).transpose()?;
-        let owner = self.state().kept_password(Role::Owner).ok_or(LoginError::Unclaimed)?;
-        let hash = match &password {
-            Some(password) => {
-                let seat = self.inner.hashes.sit(true).map_err(|_busy| LoginError::Busy)?;
-                Some(seat.hash(password, &self.inner.random)?)
-            }
-            None => None,
-        };
-        let detail = if hash.is_some() { "set" } else { "removed" };
-        let audit = self.entry("owner", remote, "viewer-password", detail);
-        let _writing = self.writing();
-        // The owner who asked may be gone since.
-        if self.state().kept_password(Role::Owner) != Some(owner) {
-            return Err(LoginError::Unclaimed);
+    fn login_entry(&self, role: Role, remote: Option<IpAddr>) -> AuditEntry {
+        let entry = self.entry(&Actor::of(role), remote, "login", "");
+        match role {
+            // Apart from what the owner does: there may be many, and they push nothing else out.
+            Role::Owner => AuditEntry { kind: AuditKind::Login, ..entry },
+            Role::Viewer => entry,
         }
-        let store = &self.inner.store;
-        store.set_viewer_password(hash.as_deref(), &audit).map_err(AccessError::from)?;
-        let mut state = self.state();
-        if let Owned::Yes(owner) = &mut state.owned {
-            owner.viewer_password = hash;
-        }
-        state.sessions.0.retain(|_, login| login.session.role != Role::Viewer);
-        Ok(())
-    }
-
-    /// Whether the viewer has a password.
-    pub fn has_viewer(&self) -> bool {
-        self.state().kept_password(Role::Viewer).is_some()
-    }
-
-    /// Counts the try and checks the password; gives what is kept of it.
-    fn check_password(
-        &self,
-        role: Role,
-        password: &str,
-        remote: Option<IpAddr>,
-        now: Moment,
-    ) -> Result<String, LoginError> {
-        let (kept, known) = {
-            let mut state = self.state();
-            if matches!(state.owned, Owned::No { .. }) {
-                return Err(LoginError::Unclaimed);
-            }
-            if let Some(remote) = remote {
-                let begun = state.passwords[role as usize].begin(remote, now.at);
-                begun.map_err(|wait| LoginError::Wait { wait })?;
-            }
-            // Not the machine's own address: a program of a session has it too.
-            let known = remote.is_none_or(|remote| state.sessions.knows(remote, now));
-            (state.kept_password(role), known)
-        };
-        // What is longer than a password can be is none, and is not worth hashing.
-        let is_sane = password.len() <= 4 * MAX_PASSWORD_CHARS;
-        let password: &[u8] = if is_sane { password.as_bytes() } else { b"" };
-        let verified = match self.inner.hashes.sit(known) {
-            Ok(seat) => seat.verify(password, kept.as_deref()),
-            Err(_busy) => {
-                if let Some(remote) = remote {
-                    self.state().passwords[role as usize].take_back(remote, now.at);
-                }
-                return Err(LoginError::Busy);
-            }
-        };
-        match (verified?, kept) {
-            (true, Some(kept)) => {
-                if let Some(remote) = remote {
-                    self.state().passwords[role as usize].succeed(remote);
-                }
-                Ok(kept)
-            }
-            _ => Err(LoginError::Wrong { wait: self.note_wrong(role, remote, now) }),
-        }
-    }
-
-    /// Writes of an address that gets locked, once a minute at most: tries may not push what the owner did out of the log.
-    fn note_wrong(&self, role: Role, remote: Option<IpAddr>, now: Moment) -> Wait {
-        let Some(remote) = remote else { return Wait::NONE };
-        let (wait, is_worth_a_line) = {
-            let mut state = self.state();
-            let limits = &state.passwords[role as usize];
-            let wait = limits.look(remote, now.at);
-            let is_due = state.noted_at.is_none_or(|at| now.at.since(at) >= NOTE_INTERVAL);
-            let is_worth_a_line = is_due && limits.is_newly_locked(remote, now.at);
-            if is_worth_a_line {
-                state.noted_at = Some(now.at);
-            }
-            (wait, is_worth_a_line)
-        };
-        if is_worth_a_line {
-            tracing::warn!(%remote, role = role.name(), "many wrong passwords");
-            let written = self.audit("nobody", Some(remote), "login-locked", role.name());
-            if let Err(error) = written {
-                tracing::warn!(%error, "wrong passwords could not be written into the log");
-            }
-        }
-        wait
     }
 
     /// Ends sessions in memory first: if the disk fails, they are over at least for this run. To be called by whoever
     /// writes.
     fn remove_sessions(&self, ids: &[SessionId]) -> Result<(), AccessError> {
-        if ids.is_empty() {
+        let removed: Vec<Login> = {
+            let mut state = self.state();
+            ids.iter().filter_map(|id| state.sessions.0.remove(id)).collect()
+        };
+        if removed.is_empty() {
             return Ok(());
         }
-        {
-            let mut state = self.state();
-            ids.iter().for_each(|id| drop(state.sessions.0.remove(id)));
-        }
-        let hashes: Vec<[u8; 32]> = ids.iter().map(|id| id.0).collect();
-        self.inner.store.remove_console_sessions(&hashes)?;
-        Ok(())
-    }
-}
-
-impl State {
-    /// What is kept of a role's password.
-    fn kept_password(&self, role: Role) -> Option<String> {
-        match (&self.owned, role) {
-            (Owned::No { .. }, _) => None,
-            (Owned::Yes(owner), Role::Owner) => Some(owner.password.clone()),
-            (Owned::Yes(owner), Role::Viewer) => owner.viewer_password.clone(),
+        let hashes: Vec<[u8; 32]> = removed.iter().map(|login| login.session.id.0).collect();
+        match self.inner.store.remove_console_sessions(&hashes) {
+            // What could not be written is most likely not there.
+            Err(_) if removed.iter().all(|login| !login.is_saved) => Ok(()),
+            done => Ok(done?),
         }
     }
-}
-
-/// The old key vouches for the new one, to the verifier that this host has. The root-owned verifier of an appliance asks
-/// for the same proof.
-fn vouch(
-    mut verifier: ProofVerifier,
-    old: &ProofKey,
-    new: &ProofKey,
-    random: &Random,
-) -> Result<(), LoginError> {
-    let mut nonce = Zeroizing::new([0; 32]);
-    random(&mut *nonce).map_err(AccessError::from)?;
-    let digest = sha256(&[new.salt().as_slice(), new.public().as_slice()].concat());
-    let nonce = verifier.challenge(Verb::ReplaceKey, digest, *nonce);
-    let proof = old.prove(Verb::ReplaceKey, digest, nonce);
-    // Only where password and proof key in the store are not of one password.
-    verifier.verify(&proof, Verb::ReplaceKey, digest).map_err(|error| {
-        LoginError::Failed(AccessError::Hash(format!("the old key does not vouch: {error}")))
-    })
 }
 
 fn session_id(cookie: &str) -> Option<SessionId> {

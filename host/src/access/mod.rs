@@ -7,8 +7,7 @@
 //!
 //! Each change is one transaction of the store and only then a change in memory, in one order: a host is claimed or not,
 //! never half, wherever the power goes. Password hashing is slow by intent, so it happens outside of every lock and only
-//! two at a time. Tries at a secret are counted per address before they are made, so that tries side by side count too.
-//! Time and randomness come in with the options. The calls here may block; none is for an async thread but those that
+//! two at a time. Tries at a secret are counted before they are made, so that tries side by side count too. Time and randomness come in with the options. The calls here may block; none is for an async thread but those that
 //! say that they do not touch the disk.
 //!
 //! Deliberately absent: a default password, a password that the first visitor chooses, a way to get in without either
@@ -17,8 +16,10 @@
 mod claim;
 mod file;
 mod hash;
+mod known;
 mod limits;
 mod login;
+mod password;
 mod preseed;
 mod presence;
 mod proof;
@@ -28,7 +29,8 @@ mod tokens;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use punktfunk_core::time::Timestamp;
 
@@ -37,12 +39,15 @@ use self::hash::HashDesk;
 use self::limits::Limits;
 use self::login::Logins;
 use self::tokens::Tokens;
-use crate::store::{AuditEntry, AuditRow, Store, StoreError, StoredClaim, StoredOwner, unix_now};
+use crate::store::{
+    AuditEntry, AuditKind, AuditRow, Store, StoreError, StoredClaim, StoredOwner, unix_now,
+};
 
 pub use claim::{ClaimAttempt, ClaimError, ClaimState};
 pub use hash::{HashCost, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Password, PasswordError};
-pub use limits::{CLAIM_LIMITS, LOGIN_LIMITS, LimitRules, Wait};
+pub use limits::{Allowance, CLAIM_LIMITS, LOGIN_LIMITS, LimitRules, Wait};
 pub use login::{LogIn, LoggedIn, LoginError, MAX_SESSIONS, Role, Session, SessionId};
+pub use password::{ChangePassword, PasswordChanged};
 pub use preseed::{Network, Preseed, PreseedError, PreseedOutcome};
 pub use presence::{Presence, PresenceSource, Presses};
 pub use proof::{Nonce, OwnerProof, ProofError, ProofKey, ProofVerifier, Verb};
@@ -55,12 +60,24 @@ const MAX_DETAIL_CHARS: usize = 256;
 /// As many entries of the audit log a page has at most.
 pub const MAX_AUDIT_PAGE: u32 = 200;
 
+/// Wrong passwords are written into the log at most this often.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Why something of this room failed that is nobody's mistake.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store failed, and whether it did what it was to do cannot be told.
+    #[error(
+        "the disk failed while this was written, and again when it was looked at ({source}): whether it \
+         was done shows after a restart of the host"
+    )]
+    Uncertain {
+        /// How it failed at first.
+        source: StoreError,
+    },
     /// There was no randomness to make a secret of.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -130,6 +147,54 @@ impl std::fmt::Debug for AccessOptions {
     }
 }
 
+/// Who did something, as the log names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// The owner, logged in.
+    Owner,
+    /// Somebody whom the kernel vouches for, by uid.
+    Local(u32),
+    /// Somebody who is at the machine.
+    AtMachine,
+    /// A program, by the id of its token.
+    Program(String),
+    /// The viewer.
+    Viewer,
+    /// A stranger.
+    Nobody,
+}
+
+impl Actor {
+    fn of(role: Role) -> Self {
+        match role {
+            Role::Owner => Self::Owner,
+            Role::Viewer => Self::Viewer,
+        }
+    }
+
+    fn kind(&self) -> AuditKind {
+        match self {
+            Self::Owner | Self::Local(_) | Self::AtMachine => AuditKind::Deed,
+            Self::Program(_) => AuditKind::Program,
+            Self::Viewer => AuditKind::Viewer,
+            Self::Nobody => AuditKind::Stranger,
+        }
+    }
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Owner => f.write_str("owner"),
+            Self::Local(uid) => write!(f, "uid {uid} on the host"),
+            Self::AtMachine => f.write_str("somebody at the machine"),
+            Self::Program(id) => write!(f, "token {id}"),
+            Self::Viewer => f.write_str("viewer"),
+            Self::Nobody => f.write_str("nobody"),
+        }
+    }
+}
+
 /// The owner's door; clones share it.
 #[derive(Clone)]
 pub struct Access {
@@ -146,6 +211,8 @@ struct Inner {
     writing: Mutex<()>,
     // Held for moments, never over the disk or a hash.
     state: Mutex<State>,
+    /// What else forgets the owner when the claim is armed again.
+    forget: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct State {
@@ -157,6 +224,8 @@ struct State {
     tokens: Tokens,
     /// When wrong passwords were last written into the log.
     noted_at: Option<Timestamp>,
+    /// Why the claim that is in force is not shown in its file.
+    unshown: Option<String>,
 }
 
 /// Whether the host has an owner.
@@ -190,15 +259,6 @@ impl Access {
                 Owned::No { claim, failures: 0 }
             }
         };
-        match &owned {
-            Owned::Yes(_) => file.remove(),
-            Owned::No { claim, .. } => {
-                // The claim is in the store, and a full disk is no reason to let nobody in.
-                if let Err(error) = file.write(claim) {
-                    tracing::warn!(%error, "the claim is not shown in its file");
-                }
-            }
-        }
         let (sessions, ended) = Logins::load(store.console_sessions()?, now);
         if let Err(error) = store.remove_console_sessions(&ended) {
             // They are over, whether the store still has them or not.
@@ -211,6 +271,7 @@ impl Access {
             sessions,
             tokens: Tokens::load(store.tokens()?),
             noted_at: None,
+            unshown: None,
         };
         let hashes = HashDesk::new(cost, &random)?;
         let inner = Inner {
@@ -221,8 +282,38 @@ impl Access {
             file,
             writing: Mutex::new(()),
             state: Mutex::new(state),
+            forget: OnceLock::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let access = Self { inner: Arc::new(inner) };
+        match access.claim_in_force() {
+            None => access.inner.file.remove(),
+            Some(claim) => access.show(&claim),
+        }
+        Ok(access)
+    }
+
+    /// What is to be done, beside what this room does itself, when the claim is armed again and the host has no owner any
+    /// more: before [`Access::rearm`] returns. Once; must not call this room.
+    pub fn on_rearm(&self, forget: impl Fn() + Send + Sync + 'static) {
+        // There is one daemon, which says it once.
+        let _ = self.inner.forget.set(Box::new(forget));
+    }
+
+    /// What the owner should know of this room, in sentences: what the disk could not take. Does not touch it.
+    pub fn problems(&self) -> Vec<String> {
+        let now = self.now();
+        let state = self.state();
+        let unsaved = state.sessions.unsaved(now);
+        let unsaved = (unsaved > 0).then(|| {
+            format!(
+                "{unsaved} login(s) could not be written to the disk and end when the host restarts; see that the \
+                 disk of the state folder is not full"
+            )
+        });
+        let unshown = state.unshown.as_ref().map(|error| {
+            format!("{error}; the claim holds all the same, and the file is written again at the next start")
+        });
+        unsaved.into_iter().chain(unshown).collect()
     }
 
     /// Whether the host has an owner. Does not touch the disk.
@@ -236,7 +327,7 @@ impl Access {
     /// The disk failed.
     pub fn audit(
         &self,
-        actor: &str,
+        actor: &Actor,
         remote: Option<IpAddr>,
         action: &str,
         detail: &str,
@@ -265,11 +356,54 @@ impl Access {
         }
     }
 
-    fn entry(&self, actor: &str, remote: Option<IpAddr>, action: &str, detail: &str) -> AuditEntry {
+    /// Shows a claim that is in force already. Without its file it is in force all the same, so that a disk that is full
+    /// undoes nothing: it is told as a problem. To be called by whoever writes.
+    fn show(&self, claim: &StoredClaim) {
+        let shown = self.inner.file.write(claim);
+        if let Err(error) = &shown {
+            tracing::warn!(%error, "the claim is not shown in its file");
+        }
+        self.state().unshown = shown.err().map(|error| error.to_string());
+    }
+
+    fn claim_in_force(&self) -> Option<StoredClaim> {
+        match &self.state().owned {
+            Owned::No { claim, .. } => Some(claim.clone()),
+            Owned::Yes(_) => None,
+        }
+    }
+
+    /// What became of a change that the store answered with an error: it may have been made all the same. `is_made`
+    /// looks. To be called by whoever writes.
+    fn settle(
+        &self,
+        written: Result<(), StoreError>,
+        is_made: impl Fn() -> Result<bool, StoreError>,
+    ) -> Result<(), AccessError> {
+        let Err(source) = written else { return Ok(()) };
+        match is_made() {
+            Ok(true) => {
+                tracing::warn!(error = %source, "a change was made, though the disk said that it failed");
+                Ok(())
+            }
+            // It is not made now; after this it will not be found at a restart either.
+            Ok(false) if self.inner.store.make_certain().is_ok() => Err(source.into()),
+            _ => Err(AccessError::Uncertain { source }),
+        }
+    }
+
+    fn entry(
+        &self,
+        actor: &Actor,
+        remote: Option<IpAddr>,
+        action: &str,
+        detail: &str,
+    ) -> AuditEntry {
         let cut = |text: &str| text.chars().take(MAX_DETAIL_CHARS).collect();
         AuditEntry {
             at: self.now().unix,
-            actor: cut(actor),
+            kind: actor.kind(),
+            actor: cut(&actor.to_string()),
             remote: remote.map(|remote| remote.to_canonical()),
             action: cut(action),
             detail: cut(detail),

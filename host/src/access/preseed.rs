@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::claim::host_name;
 use super::secret::{SecretText, from_hex, new_code, sha256};
-use super::{Access, AccessError, Owned};
+use super::{Access, AccessError, Actor, Owned};
 use crate::store::StoredClaim;
 
 /// The largest file, in bytes.
@@ -152,7 +152,8 @@ impl Access {
     /// Takes what an owner prepared: the name, and the token in place of the one that was made. Once for each file.
     ///
     /// # Errors
-    /// The disk failed, or there is no randomness; the file was then not used.
+    /// The disk failed, or there is no randomness; the file was then not used, unless the error is
+    /// [`AccessError::Uncertain`].
     pub fn take_preseed(&self, preseed: &Preseed) -> Result<PreseedOutcome, AccessError> {
         let now = self.now();
         let claim = StoredClaim {
@@ -161,16 +162,21 @@ impl Access {
             made_at: now.unix,
             reason: "prepared".to_owned(),
         };
-        let audit = self.entry("somebody at the machine", None, "preseed", &preseed.name);
+        let audit = self.entry(&Actor::AtMachine, None, "preseed", &preseed.name);
         let _writing = self.writing();
-        let taken = self.inner.store.take_preseed(preseed.digest, &claim, &preseed.name, &audit)?;
-        match taken {
+        let store = &self.inner.store;
+        let mut outcome = Some(true);
+        let written = store.take_preseed(preseed.digest, &claim, &preseed.name, &audit);
+        let written = written.map(|taken| outcome = taken);
+        // The code was drawn just now: no other claim has it.
+        self.settle(written, || Ok(store.claim()?.as_ref() == Some(&claim)))?;
+        match outcome {
             None => return Ok(PreseedOutcome::Used),
             Some(false) => return Ok(PreseedOutcome::Claimed),
             Some(true) => {}
         }
         self.state().owned = Owned::No { claim: claim.clone(), failures: 0 };
-        self.inner.file.write(&claim)?;
+        self.show(&claim);
         Ok(PreseedOutcome::Taken { network: preseed.network.clone() })
     }
 }

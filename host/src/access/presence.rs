@@ -53,6 +53,11 @@ impl Presence {
 }
 
 /// Where evidence comes from; an appliance has one for its button and one for sticks.
+///
+/// One for sticks mounts FAT and nothing else, read-only, without setuid bits and device files (ro, nosuid, nodev), so
+/// that of all file systems one small parser of the kernel's meets what a stranger made. It reads one file of a known
+/// name, not more of it than it must hold, lets go of the stick, and gives the digest; it runs nothing and follows no
+/// link. It need not remember what it gave: a file counts once, which [`Access::rearm`](super::Access::rearm) keeps.
 pub trait PresenceSource: Send {
     /// Waits until somebody shows that he is here; `None` if the source is gone.
     fn wait(&mut self) -> Option<Presence>;

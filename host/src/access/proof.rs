@@ -246,6 +246,27 @@ mod tests {
     }
 
     #[test]
+    fn each_verb_is_proven_for_itself_and_by_its_digest() {
+        let verbs = [Verb::Install, Verb::FactoryReset, Verb::RollbackBelowFloor, Verb::ReplaceKey];
+        let key = key(b"the owner's");
+        for asked in verbs {
+            for done in verbs {
+                for digest in [DIGEST, [8; 32]] {
+                    let mut verifier = ProofVerifier::new(key.salt(), key.public());
+                    let nonce = verifier.challenge(asked, DIGEST, [9; 32]);
+                    // An honest proof of what is done, by the owner, with the nonce of what was asked for.
+                    let proof = key.prove(done, digest, nonce);
+                    let is_it = asked == done && digest == DIGEST;
+                    let want = if is_it { Ok(()) } else { Err(ProofError::OtherDeed) };
+                    assert_eq!(verifier.verify(&proof, done, digest), want, "{asked:?} {done:?}");
+                    let again = verifier.verify(&proof, asked, DIGEST);
+                    assert_eq!(again, Err(ProofError::NotAsked), "the nonce is used up");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_proof_of_another_deed_with_this_nonce_is_none() {
         let key = key(b"the owner's");
         let mut verifier = ProofVerifier::new(key.salt(), key.public());

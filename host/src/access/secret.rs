@@ -37,6 +37,10 @@ impl SecretText {
         &self.0
     }
 
+    pub(super) fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
     pub(super) fn into_inner(self) -> Zeroizing<String> {
         self.0
     }

@@ -10,7 +10,11 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::NewClient;
+
+mod disk;
+mod locked_out;
+mod log;
+mod presence;
 
 const PASSWORD: &str = "correct horse";
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
@@ -68,7 +72,7 @@ fn log_in(
     password: &str,
     remote: IpAddr,
 ) -> Result<LoggedIn, LoginError> {
-    access.log_in(&LogIn { role, password, remote: Some(remote), agent: None })
+    access.log_in(&LogIn { role, password, remote: Some(remote), agent: None, known: None })
 }
 
 /// A house that is claimed from afar with the code.
@@ -355,10 +359,16 @@ fn wrong_passwords_lock_one_address_of_one_role() {
     assert!(matches!(log_in(&access, Role::Owner, PASSWORD, THERE), Err(LoginError::Wait { .. })));
     log_in(&access, Role::Owner, PASSWORD, HERE).unwrap();
     access
-        .log_in(&LogIn { role: Role::Owner, password: PASSWORD, remote: None, agent: None })
+        .log_in(&LogIn {
+            role: Role::Owner,
+            password: PASSWORD,
+            remote: None,
+            agent: None,
+            known: None,
+        })
         .unwrap();
     let locked = access.audit_page(None, 100).unwrap();
-    let locked = locked.iter().filter(|row| row.entry.action == "login-locked").count();
+    let locked = locked.iter().filter(|row| row.action == "login-locked").count();
     assert_eq!(locked, 1, "one line for a lock, not one for each try");
 }
 
@@ -374,7 +384,7 @@ fn wrong_passwords_do_not_push_the_log_out() {
         }
     }
     let rows = access.audit_page(None, 200).unwrap();
-    let locked = rows.iter().filter(|row| row.entry.action == "login-locked").count();
+    let locked = rows.iter().filter(|row| row.action == "login-locked").count();
     assert_eq!(locked, 1, "of 20 addresses that were locked in one minute");
 }
 
@@ -394,21 +404,32 @@ fn a_viewer_without_a_password_is_nobody() {
     assert!(log_in(&access, Role::Viewer, "viewer password", HERE).is_err());
 }
 
+fn change<'a>(old: &'a str, new: &'a str, own: &LoggedIn) -> ChangePassword<'a> {
+    let own = Some(own.session.id);
+    ChangePassword { old, new, own, remote: Some(HERE), keep_tokens: false }
+}
+
 #[test]
-fn a_password_changes_with_the_old_one_and_ends_the_other_sessions() {
+fn a_password_changes_with_the_old_one_and_ends_what_the_old_one_gave() {
     let (house, access, owner) = claimed();
     let other = log_in(&access, Role::Owner, PASSWORD, THERE).unwrap();
+    let token = access.make_token("backup", Scopes::from_iter(Scope::ALL), None, None).unwrap();
     let key = access.proof_verifier().unwrap();
-    let keep = Some(owner.session.id);
-    let wrong = access.change_password("wrong password", "another password", keep, Some(HERE));
+    let wrong = access.change_password(&change("wrong password", "another password", &owner));
     assert!(matches!(wrong, Err(LoginError::Wrong { .. })));
     assert_eq!(access.proof_verifier().unwrap(), key);
     house.pass(Duration::from_secs(60));
-    access.change_password(PASSWORD, "another password", keep, Some(HERE)).unwrap();
+    let changed = access.change_password(&change(PASSWORD, "another password", &owner)).unwrap();
+    assert_eq!((changed.ended, changed.removed_tokens), (1, 1));
+    let again = changed.login.unwrap();
+    assert_ne!(again.session.csrf, owner.session.csrf);
     drop(access);
     let access = house.open();
-    assert!(access.session(owner.secret.reveal()).is_some());
+    assert!(access.session(owner.secret.reveal()).is_none(), "the cookie of before is dead");
     assert!(access.session(other.secret.reveal()).is_none());
+    let kept = access.session(again.secret.reveal()).unwrap();
+    assert_eq!((kept.remote, kept.agent), (owner.session.remote, owner.session.agent));
+    assert_eq!(access.token(token.secret.reveal()), None);
     assert!(log_in(&access, Role::Owner, PASSWORD, THERE).is_err());
     log_in(&access, Role::Owner, "another password", HERE).unwrap();
     let new = access.proof_verifier().unwrap();
@@ -417,6 +438,22 @@ fn a_password_changes_with_the_old_one_and_ends_the_other_sessions() {
     };
     assert_eq!(derived(PASSWORD, key.salt()), key.key());
     assert_eq!(derived("another password", new.salt()), new.key());
+}
+
+#[test]
+fn tokens_stay_if_the_owner_says_so() {
+    let (house, access, owner) = claimed();
+    let token = access.make_token("backup", Scopes::from_iter(Scope::ALL), None, None).unwrap();
+    let kept = ChangePassword { keep_tokens: true, ..change(PASSWORD, "another password", &owner) };
+    assert_eq!(access.change_password(&kept).unwrap().removed_tokens, 0);
+    assert!(access.token(token.secret.reveal()).is_some());
+    // From the local socket, without a login: none goes on.
+    let local = ChangePassword { own: None, remote: None, keep_tokens: true, ..kept };
+    let local = ChangePassword { old: "another password", new: "yet another password", ..local };
+    let changed = access.change_password(&local).unwrap();
+    assert!(changed.login.is_none() && changed.ended == 1 && access.sessions().is_empty());
+    drop(access);
+    assert!(house.open().token(token.secret.reveal()).is_some());
 }
 
 #[test]
@@ -447,129 +484,7 @@ fn tokens_open_what_they_say_until_they_end() {
     let full = access.make_token("too many", scopes, None, None);
     assert!(matches!(full, Err(TokenError::TooMany)));
     let rows = access.audit_page(None, 200).unwrap();
-    assert!(rows.iter().all(|row| !row.entry.detail.contains(token.secret.reveal())));
-}
-
-#[test]
-fn presence_arms_the_claim_and_keeps_what_is_paired() {
-    let (house, access, owner) = claimed();
-    access.set_viewer_password(Some("viewer password"), None).unwrap();
-    let scopes = Scopes::from_iter(Scope::ALL);
-    let token = access.make_token("backup", scopes, None, None).unwrap();
-    let client = NewClient { certificate_der: vec![1, 2, 3], name: "TV".to_owned(), remote: HERE };
-    access.inner.store.add_client(client).unwrap();
-
-    let file = Presence::ResetFile { digest: [5; 32] };
-    assert!(access.rearm(&file).unwrap());
-    let check = |access: &Access| {
-        assert!(!access.is_claimed());
-        assert!(access.session(owner.secret.reveal()).is_none());
-        assert_eq!(access.token(token.secret.reveal()), None);
-        assert!(!access.has_viewer());
-        assert_eq!(access.inner.store.clients().len(), 1);
-        assert!(matches!(log_in(access, Role::Owner, PASSWORD, HERE), Err(LoginError::Unclaimed)));
-        assert!(house.shown().is_some());
-    };
-    check(&access);
-    drop(access);
-    let access = house.open();
-    check(&access);
-    let (token, _) = house.shown().unwrap();
-    access.claim(&attempt(&token, Some(HERE))).unwrap();
-    assert!(!access.rearm(&file).unwrap(), "the same file does not count again");
-    assert!(access.is_claimed());
-    assert!(access.rearm(&Presence::PowerButton).unwrap());
-    assert_ne!(house.shown().unwrap().0, token, "each claim has a token of its own");
-    let log = access.audit_page(None, 100).unwrap();
-    let rearms: Vec<_> =
-        log.iter().filter(|row| row.entry.action == "rearm").map(|r| &*r.entry.detail).collect();
-    assert_eq!(rearms, ["power-button", "reset-file"]);
-}
-
-#[test]
-fn a_prepared_file_counts_once() {
-    let house = House::new();
-    let access = house.open();
-    let secret = "0123456789abcdef0123456789ABCDEF";
-    let text = format!(
-        r#"{{"name":"Cellar","claim_secret":"{secret}","network":{{"ssid":"home","passphrase":"12345678"}}}}"#
-    );
-    let preseed = Preseed::parse(text.as_bytes()).unwrap();
-    let taken = access.take_preseed(&preseed).unwrap();
-    assert!(matches!(&taken, PreseedOutcome::Taken { network: Some(n) } if n.ssid == "home"));
-    assert!(!format!("{taken:?} {preseed:?}").contains("12345678"));
-    assert_eq!(house.shown().unwrap().0, secret.to_lowercase());
-    assert_eq!(access.take_preseed(&preseed).unwrap(), PreseedOutcome::Used);
-    access.claim(&attempt(secret, Some(HERE))).unwrap();
-    // Another file is found by a host that has an owner: it is used up, and stays so.
-    let other = Preseed::parse(text.replace("Cellar", "Attic").as_bytes()).unwrap();
-    assert_eq!(access.take_preseed(&other).unwrap(), PreseedOutcome::Claimed);
-    access.rearm(&Presence::DangerousTest).unwrap();
-    assert_eq!(access.take_preseed(&other).unwrap(), PreseedOutcome::Used);
-    assert_eq!(access.take_preseed(&preseed).unwrap(), PreseedOutcome::Used);
-    assert!(access.claim(&attempt(secret, None)).is_err(), "its old token is dead");
-}
-
-#[test]
-fn a_file_that_prepares_nothing_is_refused() {
-    let check = |text: &str, want: PreseedError| {
-        assert_eq!(Preseed::parse(text.as_bytes()).unwrap_err(), want, "{text}");
-    };
-    let secret = "0123456789abcdef0123456789abcdef";
-    check("", PreseedError::Malformed { line: 1 });
-    check(r#"{"name":"x"}"#, PreseedError::Malformed { line: 1 });
-    check(r#"{"name":"x","claim_secret":"password1"}"#, PreseedError::ClaimSecret);
-    check(&format!(r#"{{"name":"","claim_secret":"{secret}"}}"#), PreseedError::Name);
-    let long = "x".repeat(33);
-    check(
-        &format!(r#"{{"name":"x","claim_secret":"{secret}","network":{{"ssid":"{long}"}}}}"#),
-        PreseedError::Network,
-    );
-    let large = vec![b' '; 16 * 1024 + 1];
-    assert_eq!(Preseed::parse(&large).unwrap_err(), PreseedError::TooLarge { got: large.len() });
-}
-
-#[test]
-fn the_log_is_bounded_and_read_in_pages() {
-    let house = House::new();
-    let access = house.open();
-    access.inner.store.connection_for_test(|c| {
-        c.execute_batch(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10500)
-             INSERT INTO audit (at, actor, action, detail) SELECT i, 'a', 'b', 'c' FROM n;",
-        )
-        .unwrap();
-    });
-    access.audit("owner", Some(HERE), "restart", &"x".repeat(1000)).unwrap();
-    let newest = access.audit_page(None, u32::MAX).unwrap();
-    assert_eq!(newest.len(), MAX_AUDIT_PAGE as usize);
-    assert_eq!(newest[0].entry.detail.len(), MAX_DETAIL_CHARS);
-    let mut count = newest.len();
-    let mut last = newest.last().unwrap().id;
-    loop {
-        let page = access.audit_page(Some(last), 200).unwrap();
-        let Some(row) = page.last() else { break };
-        assert!(page[0].id < last);
-        (last, count) = (row.id, count + page.len());
-    }
-    assert_eq!(count, 10_000);
-    assert!(access.audit_page(Some(0), 10).unwrap().is_empty());
-    assert_eq!(access.audit_page(Some(u64::MAX), 10).unwrap().len(), 10);
-}
-
-#[test]
-fn addresses_of_one_network_are_one() {
-    let now = Timestamp::from_micros(1);
-    let check = |one: &str, other: &str, same: bool| {
-        let mut limits = Limits::new(LOGIN_LIMITS);
-        limits.begin(one.parse().unwrap(), now).unwrap();
-        assert_eq!(limits.begin(other.parse().unwrap(), now).is_err(), same, "{one} {other}");
-    };
-    check("2001:db8::1", "2001:db8::ffff:1", true);
-    check("2001:db8::1", "2001:db8:0:1::1", false);
-    check("192.0.2.1", "::ffff:192.0.2.1", true);
-    check("192.0.2.1", "192.0.2.2", false);
-    check("127.0.0.1", "::1", true);
+    assert!(rows.iter().all(|row| !row.detail.contains(token.secret.reveal())));
 }
 
 #[derive(Debug, Clone)]

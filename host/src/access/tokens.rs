@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::secret::{SecretText, fingerprint, hex};
-use super::{Access, AccessError, Scope, Scopes};
+use super::{Access, AccessError, Actor, Scope, Scopes};
 use crate::store::{StoredToken, clean_name};
 
 /// As many tokens there are.
@@ -111,6 +111,10 @@ impl Tokens {
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl TokenInfo {
@@ -152,7 +156,8 @@ impl Access {
             used_at: None,
             expires_at,
         };
-        let audit = self.entry("owner", remote, "token-made", &format!("{} {}", row.id, row.name));
+        let audit =
+            self.entry(&Actor::Owner, remote, "token-made", &format!("{} {}", row.id, row.name));
         let _writing = self.writing();
         // The owner who asked may be gone since.
         if !self.is_claimed() {
@@ -223,7 +228,7 @@ impl Access {
             let hash = found.map(|(hash, _)| *hash).ok_or(TokenError::Unknown)?;
             state.tokens.0.remove(&hash).map(|token| token.info.name).unwrap_or_default()
         };
-        let audit = self.entry("owner", remote, "token-removed", &format!("{id} {name}"));
+        let audit = self.entry(&Actor::Owner, remote, "token-removed", &format!("{id} {name}"));
         self.inner.store.remove_token(id, &audit).map_err(AccessError::from)?;
         Ok(())
     }

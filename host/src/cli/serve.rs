@@ -131,6 +131,10 @@ async fn serve(
     let prompts = arguments.foreground && !config.appliance;
     let mode = if prompts { DeskMode::Prompt } else { DeskMode::Armed };
     let pairing = PairingDesk::new(DeskOptions::new(mode));
+    if let Some(access) = &memory.access {
+        let desk = pairing.clone();
+        access.on_rearm(move || desk.forget_owner());
+    }
     let preparing = tokio::spawn(prepare(Preparation {
         config,
         basics,

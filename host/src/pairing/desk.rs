@@ -303,10 +303,25 @@ impl Desk {
 
     /// Closes the window and turns every waiting request away; a pairing under way may finish.
     pub(super) fn disarm(&mut self, now: Timestamp, events: &mut Vec<PairingEvent>) {
+        self.close(now, |stage| stage == Stage::Waiting, events);
+    }
+
+    /// Closes the window and turns every request away, also those that have their PIN; forgets who was declined.
+    pub(super) fn forget_owner(&mut self, now: Timestamp, events: &mut Vec<PairingEvent>) {
+        self.denials.clear();
+        self.close(now, |_| true, events);
+    }
+
+    fn close(
+        &mut self,
+        now: Timestamp,
+        goes: impl Fn(Stage) -> bool,
+        events: &mut Vec<PairingEvent>,
+    ) {
         self.expire(now, events);
         self.armed_until = None;
-        let waits = |e: &Entry| e.stage == Stage::Waiting && !e.request.self_test;
-        while let Some(index) = self.entries.iter().position(waits) {
+        let goes = |e: &Entry| goes(e.stage) && !e.request.self_test;
+        while let Some(index) = self.entries.iter().position(goes) {
             self.withdraw(now, index, Withdrawn::Disarmed, events);
         }
         events.push(PairingEvent::Desk(self.state(now)));

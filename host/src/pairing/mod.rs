@@ -496,6 +496,12 @@ impl PairingDesk {
         })
     }
 
+    /// The owner who armed the desk and typed PINs is gone: nothing of his goes on. As [`PairingDesk::disarm`], and whoever
+    /// got a PIN and is not paired yet is turned away, too. The self-test's request stays: it is nobody's.
+    pub fn forget_owner(&self) {
+        self.change(|inner, now, events| inner.desk.forget_owner(now, events));
+    }
+
     /// Whether requests are taken now.
     pub fn state(&self) -> DeskState {
         self.snapshot().state

@@ -1,4 +1,4 @@
-//! Rows of the owner's door: the owner, the claim, console sessions, tokens, the audit log, what was consumed.
+//! Rows of the owner's door: the owner, the claim, console sessions, tokens, what was consumed.
 //!
 //! A change that must be whole is one transaction here: claimed or not, never half. The rows say nothing about who may
 //! do what; `access` does. Secrets come here as hashes, but for the claim's, which must be shown until it is used.
@@ -8,10 +8,8 @@ use std::net::IpAddr;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::audit::{AuditEntry, insert_audit};
 use super::{Store, StoreError, sql};
-
-/// As many rows the audit log keeps; the oldest go.
-pub const MAX_AUDIT_ROWS: u32 = 10_000;
 
 /// The setting that holds the host's name.
 const NAME_SETTING: &str = "name";
@@ -45,7 +43,7 @@ pub struct StoredClaim {
 }
 
 /// A console session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StoredSession {
     /// SHA-256 of its secret.
     pub hash: [u8; 32],
@@ -82,32 +80,7 @@ pub struct StoredToken {
     pub expires_at: Option<u64>,
 }
 
-/// Something that was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditEntry {
-    /// When, in seconds since 1970.
-    pub at: u64,
-    /// Who did it.
-    pub actor: String,
-    /// From where; nothing if it was on the host itself.
-    pub remote: Option<IpAddr>,
-    /// What was done.
-    pub action: String,
-    /// To what, or how it went.
-    pub detail: String,
-}
-
-/// An entry of the log, with its number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditRow {
-    /// Its number; later ones are greater.
-    pub id: u64,
-    /// What was done.
-    pub entry: AuditEntry,
-}
-
 /// What a claim that succeeds leaves, all at once.
-#[derive(Debug)]
 pub struct FinishedClaim<'a> {
     /// The claim that is used up.
     pub token: [u8; 16],
@@ -119,6 +92,24 @@ pub struct FinishedClaim<'a> {
     pub session: &'a StoredSession,
     /// What is written of it.
     pub audit: &'a AuditEntry,
+}
+
+/// What another password leaves, all at once.
+pub struct NewPassword<'a> {
+    /// The owner with the new password and proof key.
+    pub owner: &'a StoredOwner,
+    /// The one session that there is from now on, if there is one.
+    pub session: Option<&'a StoredSession>,
+    /// Tokens stay.
+    pub keep_tokens: bool,
+    /// What is written of it.
+    pub audit: &'a AuditEntry,
+}
+
+impl std::fmt::Debug for StoredSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredSession").field("role", &self.role).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for StoredOwner {
@@ -272,26 +263,23 @@ impl Store {
         Ok(first.then_some(taken))
     }
 
-    /// Gives the owner another password and proof key; ends every session but `keep`.
+    /// Gives the owner another password and proof key; ends every session but the new one, and the tokens unless they
+    /// stay.
     ///
     /// # Errors
     /// The disk failed; nothing happened.
-    pub fn set_owner_password(
-        &self,
-        owner: &StoredOwner,
-        keep: Option<[u8; 32]>,
-        audit: &AuditEntry,
-    ) -> Result<(), StoreError> {
+    pub fn set_owner_password(&self, new: &NewPassword<'_>) -> Result<(), StoreError> {
         self.whole("change the password", |connection| {
             connection.execute(
                 "UPDATE owner SET password = ?1, proof_salt = ?2, proof_key = ?3",
-                params![owner.password, owner.proof_salt, owner.proof_key],
+                params![new.owner.password, new.owner.proof_salt, new.owner.proof_key],
             )?;
-            connection.execute(
-                "DELETE FROM console_session WHERE ?1 IS NULL OR hash != ?1",
-                [keep.map(Vec::from)],
-            )?;
-            insert_audit(connection, audit)
+            connection.execute("DELETE FROM console_session", [])?;
+            if !new.keep_tokens {
+                connection.execute("DELETE FROM token", [])?;
+            }
+            new.session.map_or(Ok(()), |session| insert_session(connection, session))?;
+            insert_audit(connection, new.audit)
         })
     }
 
@@ -419,38 +407,16 @@ impl Store {
         })
     }
 
-    /// Writes into the audit log; the oldest entries go.
+    /// Makes certain that what is read now is what a restart will find. A change whose end failed may lie on the disk
+    /// after all, in the log that is read at a restart; whatever is written next takes its place there.
     ///
     /// # Errors
-    /// The disk failed.
-    pub fn add_audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        self.whole("write into the audit log", |connection| insert_audit(connection, entry))
-    }
-
-    /// The newest entries of the audit log, newest first: `limit` of those before `before`.
-    ///
-    /// # Errors
-    /// The database could not be read.
-    pub fn audit(&self, before: Option<u64>, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
-        let doing = sql("read the audit log");
-        let connection = self.connection();
-        let mut statement = connection
-            .prepare(
-                "SELECT id, at, actor, remote, action, detail FROM audit
-                 WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
-            )
-            .map_err(&doing)?;
-        let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
-        statement
-            .query_map(params![before, limit], audit_from_row)
-            .and_then(Iterator::collect)
-            .map_err(doing)
-    }
-
-    /// What lies in the database, for tests of other rooms.
-    #[cfg(test)]
-    pub(crate) fn connection_for_test<T>(&self, look: impl FnOnce(&Connection) -> T) -> T {
-        look(&self.connection())
+    /// The disk failed again; only a restart will tell.
+    pub fn make_certain(&self) -> Result<(), StoreError> {
+        self.whole("make certain of what is on the disk", |connection| {
+            let statement = "UPDATE compatibility SET min_reader = min_reader";
+            connection.execute(statement, []).map(drop)
+        })
     }
 
     fn all<T>(
@@ -465,7 +431,7 @@ impl Store {
     }
 
     /// All of it or nothing.
-    fn whole<T>(
+    pub(super) fn whole<T>(
         &self,
         doing: &'static str,
         change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -473,8 +439,53 @@ impl Store {
         let mut connection = self.connection();
         let transaction = connection.transaction().map_err(sql(doing))?;
         let done = change(&transaction).map_err(sql(doing))?;
+        #[cfg(test)]
+        self.inner.fault.strike(Struck::Change).map_err(sql(doing))?;
         transaction.commit().map_err(sql(doing))?;
+        #[cfg(test)]
+        self.inner.fault.strike(Struck::Answer).map_err(sql(doing))?;
         Ok(done)
+    }
+}
+
+/// What goes wrong once with the disk, when a test says so.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Struck {
+    /// The next change is not made.
+    Change,
+    /// The next change is made, and is said to have failed.
+    Answer,
+}
+
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Fault(std::sync::Mutex<Option<Struck>>);
+
+#[cfg(test)]
+impl Fault {
+    fn strike(&self, now: Struck) -> rusqlite::Result<()> {
+        let is_struck = self.0.lock().unwrap().take_if(|struck| *struck == now).is_some();
+        let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+        if is_struck { Err(rusqlite::Error::SqliteFailure(error, None)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// What lies in the database, for tests of other rooms.
+    pub(crate) fn connection_for_test<T>(&self, look: impl FnOnce(&Connection) -> T) -> T {
+        look(&self.connection())
+    }
+
+    /// The disk is full, or is not any more.
+    pub(crate) fn refuse_writes_for_test(&self, refuse: bool) {
+        self.connection().pragma_update(None, "query_only", refuse).unwrap();
+    }
+
+    /// The disk fails once.
+    pub(crate) fn strike_for_test(&self, struck: Struck) {
+        *self.inner.fault.0.lock().unwrap() = Some(struck);
     }
 }
 
@@ -518,7 +529,7 @@ fn consume(
 
 fn insert_session(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()> {
     connection.execute(
-        "INSERT INTO console_session (hash, role, csrf, made_at, seen_at, remote, agent)
+        "INSERT OR REPLACE INTO console_session (hash, role, csrf, made_at, seen_at, remote, agent)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             session.hash,
@@ -529,24 +540,6 @@ fn insert_session(connection: &Connection, session: &StoredSession) -> rusqlite:
             session.remote.map(|remote| remote.to_string()),
             session.agent,
         ],
-    )?;
-    Ok(())
-}
-
-fn insert_audit(connection: &Connection, entry: &AuditEntry) -> rusqlite::Result<()> {
-    connection.execute(
-        "INSERT INTO audit (at, actor, remote, action, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![
-            entry.at.cast_signed(),
-            entry.actor,
-            entry.remote.map(|remote| remote.to_string()),
-            entry.action,
-            entry.detail,
-        ],
-    )?;
-    connection.execute(
-        "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1",
-        [MAX_AUDIT_ROWS],
     )?;
     Ok(())
 }
@@ -575,25 +568,12 @@ fn token_from_row(row: &Row<'_>) -> rusqlite::Result<StoredToken> {
     })
 }
 
-fn audit_from_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
-    Ok(AuditRow {
-        id: seconds(row.get(0)?),
-        entry: AuditEntry {
-            at: seconds(row.get(1)?),
-            actor: row.get(2)?,
-            remote: address(row.get(3)?),
-            action: row.get(4)?,
-            detail: row.get(5)?,
-        },
-    })
-}
-
 /// A count is never negative; what is, was not written by us.
-fn seconds(value: i64) -> u64 {
+pub(super) fn seconds(value: i64) -> u64 {
     value.try_into().unwrap_or(0)
 }
 
 /// Only shown and compared; an address that cannot be read is an address nobody knows.
-fn address(text: Option<String>) -> Option<IpAddr> {
+pub(super) fn address(text: Option<String>) -> Option<IpAddr> {
     text.and_then(|text| text.parse().ok())
 }

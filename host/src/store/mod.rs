@@ -10,6 +10,7 @@
 
 mod access;
 mod app;
+mod audit;
 mod client;
 mod console;
 mod copy;
@@ -32,11 +33,13 @@ use zeroize::Zeroizing;
 
 use crate::agent::ProfileNumber;
 
+#[cfg(test)]
+pub(crate) use access::Struck;
 pub use access::{
-    AuditEntry, AuditRow, FinishedClaim, MAX_AUDIT_ROWS, StoredClaim, StoredOwner, StoredSession,
-    StoredToken,
+    FinishedClaim, NewPassword, StoredClaim, StoredOwner, StoredSession, StoredToken,
 };
 pub use app::{MAX_ART_TOTAL_BYTES, StoredApp};
+pub use audit::{AuditEntry, AuditKind, AuditRow, MAX_AUDIT_ROWS};
 pub use client::{ClientId, ClientIdError, NewClient, PairedClient, clean_name};
 pub use console::StoredConsole;
 pub use copy::{COPIED_TABLES, Cell, StoreCopy, TableCopy};
@@ -208,6 +211,8 @@ struct Inner {
     database: PathBuf,
     connection: Mutex<Connection>,
     trusted: RwLock<HashMap<ClientId, PairedClient>>,
+    #[cfg(test)]
+    fault: access::Fault,
     // Held for its lock, and declared last: the lock goes after the connection is closed.
     _lock: File,
 }
@@ -248,6 +253,8 @@ impl Store {
                 database,
                 connection: Mutex::new(connection),
                 trusted: RwLock::new(trusted),
+                #[cfg(test)]
+                fault: access::Fault::default(),
                 _lock: lock,
             }),
         })

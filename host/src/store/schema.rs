@@ -103,11 +103,13 @@ CREATE TABLE token (
 CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
     actor TEXT NOT NULL,
     remote TEXT,
     action TEXT NOT NULL,
     detail TEXT NOT NULL
 ) STRICT;
+CREATE INDEX audit_by_kind ON audit (kind);
 
 CREATE TABLE consumed (
     kind TEXT NOT NULL,

@@ -45,6 +45,20 @@ fn whoever_claims_the_host_is_its_owner_at_the_door_until_it_logs_out() {
     access.remove_token(&token.info.id, None).unwrap();
     assert_eq!(arm(&[&bearer]), "login-needed");
 
+    // Another password: the cookie and the CSRF token of before are dead, those of the answer live.
+    let change = serde_json::json!({"old": "correct horse battery", "new": "battery staple horse"});
+    let headers = [cookie.as_str(), ours, csrf.as_str()];
+    let mut ask = rig.browser();
+    let changed = ask.ask("PUT", "/api/v1/session/password", &headers, &change.to_string());
+    assert_eq!(changed.status, 200, "{changed:?}");
+    let dead = ask.ask("POST", "/api/v1/pairing/arm", &headers, "");
+    assert_eq!(dead.code(), "login-needed");
+    let set = changed.header("set-cookie").unwrap();
+    let cookie = format!("Cookie: __Host-{}", set["__host-".len()..].split(';').next().unwrap());
+    let csrf = format!("X-Punktfunk-Csrf: {}", changed.json()["csrf"].as_str().unwrap());
+    let alive = ask.ask("POST", "/api/v1/pairing/arm", &[&cookie, ours, &csrf], "");
+    assert_eq!(alive.code(), "starting", "it is let in");
+
     // A restart forgets nobody.
     let again = Access::open(store, options()).unwrap();
     let rig = Rig::start(Making { access: Some(again), ..Making::default() });
@@ -149,7 +163,7 @@ fn room() -> (tempfile::TempDir, Store, Access) {
 
 /// A login over the local socket, where tries are not counted.
 fn nobody() -> LogIn<'static> {
-    LogIn { role: Role::Owner, password: "", remote: None, agent: None }
+    LogIn { role: Role::Owner, password: "", remote: None, agent: None, known: None }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::super::problem::Problem;
 use super::super::startup::{Door, Startup};
 use super::super::wire::AuditLine;
 use super::blocking;
-use crate::access::MAX_AUDIT_PAGE;
+use crate::access::{Actor, MAX_AUDIT_PAGE};
 
 /// As many lines a page has unless it is said.
 const DEFAULT_PAGE: u32 = 50;
@@ -34,7 +34,9 @@ struct Page {
     limit: Option<u32>,
 }
 
-/// What was done, the newest first. The host keeps the newest 10,000 lines.
+/// What was done, the newest first. The host keeps at most 10,000 lines: of what the owner did, of the owner's logins, of
+/// what programs did, of what the viewer did and of what strangers tried the newest each, so that none pushes out
+/// another.
 #[utoipa::path(
     get,
     path = "/audit",
@@ -80,12 +82,12 @@ pub(super) async fn note(State(startup): State<Startup>, request: Request, next:
 }
 
 /// How the log calls a caller.
-pub(in crate::mgmt) fn actor(caller: &Caller) -> String {
+pub(in crate::mgmt) fn actor(caller: &Caller) -> Actor {
     match &caller.who {
-        Who::Local { uid } => format!("uid {uid} on the host"),
-        Who::Owner => "owner".to_owned(),
-        Who::Viewer => "viewer".to_owned(),
-        Who::Token { id, .. } => format!("token {id}"),
-        Who::Anonymous => "nobody".to_owned(),
+        Who::Local { uid } => Actor::Local(*uid),
+        Who::Owner => Actor::Owner,
+        Who::Viewer => Actor::Viewer,
+        Who::Token { id, .. } => Actor::Program(id.clone()),
+        Who::Anonymous => Actor::Nobody,
     }
 }

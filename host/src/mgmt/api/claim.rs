@@ -1,7 +1,7 @@
 //! The claim: how a host without an owner gets one.
 
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse};
 use axum::{Extension, Json};
 use utoipa_axum::router::OpenApiRouter;
@@ -33,6 +33,7 @@ async fn claim_status(
     let state = access.claim_state(caller.remote);
     Json(ClaimStatus {
         claimed: state.claimed,
+        reason: state.reason,
         wait_seconds: seconds(state.wait),
         tries_left: state.wait.tries_left,
     })
@@ -79,8 +80,20 @@ pub(super) fn agent(headers: &HeaderMap) -> Option<&str> {
 
 /// Hands the session out.
 pub(super) fn answer(logged_in: &LoggedIn) -> impl IntoResponse + use<> {
-    let login = Login { role: logged_in.session.role.into(), csrf: logged_in.session.csrf.clone() };
-    (AppendHeaders([(SET_COOKIE, cookie::set(&logged_in.secret))]), Json(login))
+    let login = Login {
+        role: logged_in.session.role.into(),
+        csrf: logged_in.session.csrf.clone(),
+        lasts: logged_in.lasts,
+    };
+    (cookies(logged_in), Json(login))
+}
+
+/// What the browser keeps of a login.
+pub(super) fn cookies(logged_in: &LoggedIn) -> AppendHeaders<[(HeaderName, HeaderValue); 2]> {
+    AppendHeaders([
+        (SET_COOKIE, cookie::set(&logged_in.secret)),
+        (SET_COOKIE, cookie::set_known(&logged_in.known)),
+    ])
 }
 
 /// Whole seconds, so many that it is over after them.
@@ -112,6 +125,8 @@ impl From<ClaimError> for Problem {
 impl From<AccessError> for Problem {
     fn from(error: AccessError) -> Self {
         tracing::warn!(%error, "the owner's door failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store", error)
+        let code =
+            if matches!(error, AccessError::Uncertain { .. }) { "uncertain" } else { "store" };
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, error)
     }
 }

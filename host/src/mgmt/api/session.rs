@@ -2,7 +2,7 @@
 
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{AppendHeaders, IntoResponse};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::{Extension, Json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,13 +12,13 @@ use super::super::guard::{Caller, Need, Who, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Door, Startup};
 use super::super::wire::{
-    AskLogin, CallerKind, ChangePassword, ConsoleSession, LoggedOut, Login, ProblemDetails,
-    ScopeName, SetViewerPassword, WhoAmI,
+    AskLogin, CallerKind, ChangePassword, ConsoleSession, LoggedOut, Login, PasswordChange,
+    ProblemDetails, ScopeName, SetViewerPassword, WhoAmI,
 };
 use super::audit::actor;
-use super::claim::{agent, answer, seconds};
+use super::claim::{agent, answer, cookies, seconds};
 use super::{Body, blocking, parse};
-use crate::access::{Access, LogIn, LoginError, Scope, Scopes, Session};
+use crate::access::{self, Access, LogIn, LoginError, Scope, Scopes, Session};
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
@@ -84,6 +84,7 @@ async fn log_in(
             password: &ask.password.0,
             remote: caller.remote,
             agent: agent(&headers),
+            known: cookie::known(&headers),
         })
     })
     .await??;
@@ -145,14 +146,15 @@ async fn log_out_others(
     Ok(Json(LoggedOut { ended }))
 }
 
-/// Changes the owner's password; every other login ends.
+/// Changes the owner's password. Every other login ends, and every token is removed unless `revoke_tokens` is `false`; the
+/// caller's login goes on with another cookie and another CSRF token.
 #[utoipa::path(
     put,
     path = "/session/password",
     tag = "session",
     request_body = ChangePassword,
     responses(
-        (status = 204, description = "changed"),
+        (status = 200, body = PasswordChange, description = "changed; a caller with a cookie has a new one"),
         (status = 401, body = ProblemDetails, content_type = "application/problem+json", description = "the old password is wrong, or nobody is logged in"),
         (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "the new password cannot be one"),
     ),
@@ -162,11 +164,28 @@ async fn change_password(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let ask: ChangePassword = parse(body)?;
     let own = own(&access, &headers).map(|session| session.id);
-    blocking(move || access.change_password(&ask.old.0, &ask.new.0, own, caller.remote)).await??;
-    Ok(StatusCode::NO_CONTENT)
+    let changed = blocking(move || {
+        access.change_password(&access::ChangePassword {
+            old: &ask.old.0,
+            new: &ask.new.0,
+            own,
+            remote: caller.remote,
+            keep_tokens: !ask.revoke_tokens,
+        })
+    })
+    .await??;
+    let answer = Json(PasswordChange {
+        csrf: changed.login.as_ref().map(|login| login.session.csrf.clone()),
+        ended: changed.ended,
+        revoked_tokens: changed.removed_tokens,
+    });
+    Ok(match &changed.login {
+        Some(login) => (cookies(login), answer).into_response(),
+        None => answer.into_response(),
+    })
 }
 
 /// Lets somebody look with a password of their own; whoever looked with another is logged out.
@@ -215,6 +234,7 @@ impl From<LoginError> for Problem {
         let (status, code) = match &error {
             LoginError::Unclaimed => (StatusCode::FORBIDDEN, "unclaimed"),
             LoginError::Wrong { .. } => (StatusCode::UNAUTHORIZED, "wrong-password"),
+            LoginError::LoggedOut => (StatusCode::UNAUTHORIZED, "login-needed"),
             LoginError::Wait { .. } => (StatusCode::TOO_MANY_REQUESTS, "wait"),
             LoginError::Password(_) => (StatusCode::UNPROCESSABLE_ENTITY, "malformed-password"),
             LoginError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),

@@ -12,7 +12,7 @@ use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Always, Stage, Startup};
 use super::super::wire::StatusReport;
-use crate::access::Scope;
+use crate::access::{Access, Scope};
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new().routes(allow(Need::Scope(Scope::View), routes!(status)))
@@ -25,7 +25,11 @@ async fn status(
     State(startup): State<Startup>,
 ) -> Result<Json<StatusReport>, Problem> {
     match startup.handles() {
-        Ok(handles) => Ok(Json((handles.status)())),
+        Ok(handles) => {
+            let mut report = (handles.status)();
+            report.problems.extend(startup.owners().iter().flat_map(Access::problems));
+            Ok(Json(report))
+        }
         Err(problem) if matches!(startup.stage(), Stage::Failed { .. }) => {
             Err(problem.with_also(&always.problems.all()))
         }

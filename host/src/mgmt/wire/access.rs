@@ -45,6 +45,10 @@ impl fmt::Debug for Secret {
 pub struct ClaimStatus {
     /// The host has an owner; it cannot be claimed.
     pub claimed: bool,
+    /// Why it can be: `first start`, `prepared`, or `power-button` or `reset-file` if somebody at the machine has taken the
+    /// host from its owner. What was paired stays paired then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The next code from this address is looked at after so many seconds. A token is looked at now.
     pub wait_seconds: u64,
     /// How many wrong codes are left until this address waits a minute; one at a time after that.
@@ -109,6 +113,8 @@ pub struct Login {
     pub role: LoginRole,
     /// What a request that changes something must bring along in the header `x-punktfunk-csrf`.
     pub csrf: String,
+    /// The login outlives a restart of the host; not while the host's disk cannot be written.
+    pub lasts: bool,
 }
 
 /// How a caller is known.
@@ -242,6 +248,26 @@ pub struct ChangePassword {
     pub old: Secret,
     /// The one from now on: 10 to 128 characters.
     pub new: Secret,
+    /// All tokens are removed, as whoever knew the old password could have made some. Yes unless it is said.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    pub revoke_tokens: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// The password was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PasswordChange {
+    /// What a request that changes something must bring along from now on; nothing if the caller has no cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csrf: Option<String>,
+    /// As many other logins were ended.
+    pub ended: usize,
+    /// As many tokens were removed.
+    pub revoked_tokens: usize,
 }
 
 /// Sets the viewer's password.
@@ -327,14 +353,7 @@ pub struct AuditLine {
 
 impl From<AuditRow> for AuditLine {
     fn from(row: AuditRow) -> Self {
-        let AuditRow { id, entry } = row;
-        Self {
-            id,
-            at: entry.at,
-            actor: entry.actor,
-            remote: entry.remote,
-            action: entry.action,
-            detail: entry.detail,
-        }
+        let AuditRow { id, at, actor, remote, action, detail } = row;
+        Self { id, at, actor, remote, action, detail }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -22,12 +23,14 @@ use super::super::super::guard::{Caller, Standing, Who};
 use super::super::super::patience::Stays;
 use super::super::super::startup::Startup;
 use super::super::router;
-use crate::access::{Access, AccessOptions, Scope, Scopes};
+use crate::access::{Access, AccessOptions, Presence, Scope, Scopes};
 use crate::agent::{Local, ProfileNumber};
 use crate::encode::x264::X264Backend;
-use crate::pairing::{DeskMode, DeskOptions, PairingDesk};
+use crate::pairing::{
+    AskRefusal, Asking, DeskMode, DeskOptions, DeskState, PairingDesk, Withdrawn,
+};
 use crate::session::{SessionOptions, Sessions, Sounds};
-use crate::store::Store;
+use crate::store::{ClientId, Store};
 
 const PASSWORD: &str = "correct horse";
 
@@ -41,6 +44,8 @@ struct Host {
 struct Answer {
     status: StatusCode,
     cookie: Option<String>,
+    /// The second cookie.
+    known: Option<String>,
     retry_after: Option<String>,
     body: Value,
 }
@@ -55,6 +60,23 @@ impl Host {
         let startup = Startup::new(&["waking up"]).with_access(access.clone());
         let runtime = Runtime::new().unwrap();
         Self { folder, runtime, access, router: router(startup) }
+    }
+
+    /// The same, with the rooms of a host that is complete; their store is another one.
+    fn with_rooms(self, folder: &Path, desk: PairingDesk) -> Self {
+        let sessions = Sessions::new(SessionOptions {
+            apps: vec![],
+            displays: BTreeMap::new(),
+            encoder: Arc::new(X264Backend),
+            codecs: vec![Codec::H264],
+            sound: Sounds::default(),
+            max_sessions: 1,
+            agents: Arc::new(Local::new(folder.join("sessions"), None)),
+            profile: Box::new(|_| Ok(ProfileNumber(0))),
+        });
+        let store = Store::open(&folder.join("state")).unwrap();
+        let startup = Startup::complete(MgmtHandles::bare(desk, store, Arc::new(sessions)));
+        Self { router: router(startup.with_access(self.access.clone())), ..self }
     }
 
     /// Calls as `who`, from an address unless it is somebody on the host.
@@ -82,10 +104,12 @@ impl Host {
             let response = service.call(request).await.unwrap();
             let text = |name| Some(response.headers().get(name)?.to_str().unwrap().to_owned());
             let (cookie, retry_after) = (text(header::SET_COOKIE), text(header::RETRY_AFTER));
+            let second = response.headers().get_all(header::SET_COOKIE).iter().nth(1);
+            let known = second.map(|value| value.to_str().unwrap().to_owned());
             let status = response.status();
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-            Answer { status, cookie, retry_after, body }
+            Answer { status, cookie, known, retry_after, body }
         })
     }
 
@@ -120,21 +144,8 @@ fn pair(answer: &Answer) -> String {
 #[test]
 fn what_was_changed_is_noted_with_who_did_it() {
     let folder = tempfile::tempdir().unwrap();
-    let sessions = Sessions::new(SessionOptions {
-        apps: vec![],
-        displays: BTreeMap::new(),
-        encoder: Arc::new(X264Backend),
-        codecs: vec![Codec::H264],
-        sound: Sounds::default(),
-        max_sessions: 1,
-        agents: Arc::new(Local::new(folder.path().join("sessions"), None)),
-        profile: Box::new(|_| Ok(ProfileNumber(0))),
-    });
     let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
-    let mut host = Host::new();
-    let store = Store::open(&folder.path().join("state")).unwrap();
-    let startup = Startup::complete(MgmtHandles::bare(desk, store, Arc::new(sessions)));
-    host.router = router(startup.with_access(host.access.clone()));
+    let host = Host::new().with_rooms(folder.path(), desk);
     host.claimed();
     let change = json!({ "limits.sessions": 3 });
     let scopes = Scopes::from_iter([Scope::Manage]);
@@ -170,7 +181,10 @@ fn what_was_changed_is_noted_with_who_did_it() {
 fn a_wrong_code_says_how_long_to_wait() {
     let host = Host::new();
     let status = host.anonymous(Method::GET, "/claim", Value::Null);
-    assert_eq!(status.body, json!({ "claimed": false, "wait_seconds": 0, "tries_left": 5 }));
+    assert_eq!(
+        status.body,
+        json!({ "claimed": false, "reason": "first start", "wait_seconds": 0, "tries_left": 5 })
+    );
     let wrong = host.claim("AAAA-AAAA");
     assert_eq!((wrong.status, &wrong.body["code"]), (StatusCode::FORBIDDEN, &json!("wrong-code")));
     assert_eq!(wrong.body["wait_seconds"], 1);
@@ -179,7 +193,10 @@ fn a_wrong_code_says_how_long_to_wait() {
     assert_eq!(early.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!((early.retry_after.as_deref(), &early.body["code"]), (Some("1"), &json!("wait")));
     let status = host.anonymous(Method::GET, "/claim", Value::Null);
-    assert_eq!(status.body, json!({ "claimed": false, "wait_seconds": 1, "tries_left": 4 }));
+    assert_eq!(
+        status.body,
+        json!({ "claimed": false, "reason": "first start", "wait_seconds": 1, "tries_left": 4 })
+    );
 }
 
 #[test]
@@ -272,8 +289,16 @@ fn the_owner_changes_passwords() {
     assert_eq!(removed.status, StatusCode::NO_CONTENT);
     assert_eq!(host.anonymous(Method::POST, "/session", login).status, StatusCode::UNAUTHORIZED);
 
+    let scopes = Scopes::from_iter([Scope::View]);
+    host.access.make_token("lights", scopes, None, None).unwrap();
     let changed = put("/session/password", json!({ "old": PASSWORD, "new": "another password" }));
-    assert_eq!(changed.status, StatusCode::NO_CONTENT);
+    assert_eq!(changed.status, StatusCode::OK);
+    assert_eq!((&changed.body["ended"], &changed.body["revoked_tokens"]), (&json!(0), &json!(1)));
+    // The caller's login goes on under another cookie; the one of before is dead.
+    let me =
+        |cookie: &str| host.call(Who::Owner, Method::GET, "/session", Some(cookie), Value::Null);
+    assert_eq!(me(&pair(&changed)).body["csrf"], changed.body["csrf"]);
+    assert_eq!(me(&cookie).body["csrf"], Value::Null);
     let wrong = put("/session/password", json!({ "old": PASSWORD, "new": "another password" }));
     assert_eq!(wrong.body["code"], "wrong-password");
     assert_eq!(host.access.sessions().len(), 1, "the caller stays logged in");
@@ -339,4 +364,86 @@ fn without_an_owner_nobody_is_anybody_and_without_a_store_it_says_so() {
     let refused = host.anonymous(Method::GET, "/claim", Value::Null);
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.body["code"], "unavailable");
+}
+
+#[test]
+fn without_an_owner_the_desk_takes_the_self_test_and_whom_somebody_on_the_host_lets_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
+    let host = Host::new().with_rooms(folder.path(), desk.clone());
+    let forgetful = desk.clone();
+    host.access.on_rearm(move || forgetful.forget_owner());
+    let ask = |client: u8, remote: [u8; 4]| {
+        desk.ask(Asking {
+            unique_id: client.to_string(),
+            remote: remote.into(),
+            device_name: "Deck".to_owned(),
+            client: ClientId([client; 32]),
+        })
+    };
+    let arm = |who| host.call(who, Method::POST, "/pairing/arm", None, json!({}));
+    let scopes = Scopes::from_iter(Scope::ALL);
+    let check_unclaimed = || {
+        let token = Who::Token { id: "x".to_owned(), scopes };
+        for who in [Who::Anonymous, Who::Viewer, Who::Owner, token] {
+            for path in ["/pairing/arm", "/pairing/answer", "/pairing/decline", "/pairing/disarm"] {
+                let refused = host.call(who.clone(), Method::POST, path, None, json!({}));
+                assert_eq!(refused.body["code"], "unclaimed", "{who:?} {path}");
+            }
+        }
+        assert_eq!(ask(1, [10, 0, 0, 5]).unwrap_err(), AskRefusal::NotArmed);
+        desk.permit_self_test(ClientId([9; 32])).unwrap();
+        assert_eq!(ask(9, [10, 0, 0, 5]).unwrap_err(), AskRefusal::NotForPairing);
+        let test = ask(9, [127, 0, 0, 1]).unwrap();
+        drop(test);
+        drop(desk.end_self_test(ClientId([9; 32])));
+    };
+    check_unclaimed();
+    // Somebody on the host lets a device in.
+    assert_eq!(arm(Who::Local { uid: 0 }).status, StatusCode::OK);
+    let mut device = ask(1, [10, 0, 0, 5]).unwrap();
+    let body = json!({ "pin": "1234" });
+    let given = host.call(Who::Local { uid: 0 }, Method::POST, "/pairing/answer", None, body);
+    assert_eq!(given.status, StatusCode::OK, "{}", given.body);
+    host.runtime.block_on(device.pin()).unwrap();
+    assert_eq!(arm(Who::Local { uid: 0 }).status, StatusCode::OK);
+    host.claimed();
+    let mut waiting = ask(2, [10, 0, 0, 6]).unwrap();
+    assert!(matches!(desk.state(), DeskState::Armed { .. }), "what root has armed stays so");
+
+    // The owner is gone, and with it what it has begun.
+    assert!(host.access.rearm(&Presence::PowerButton).unwrap());
+    assert_eq!(desk.state(), DeskState::Unarmed);
+    assert!(desk.pending().is_empty());
+    let why = host.runtime.block_on(waiting.pin()).unwrap_err();
+    assert_eq!(why, Withdrawn::Disarmed);
+    assert_eq!(desk.name_of(device.id()), None, "a PIN that was given pairs nobody any more");
+    let status = host.anonymous(Method::GET, "/claim", Value::Null);
+    assert_eq!(status.body["reason"], "power-button");
+    check_unclaimed();
+}
+
+#[test]
+fn a_browser_that_has_logged_in_before_waits_for_its_own_tries_only() {
+    let host = Host::new();
+    host.claimed();
+    let login = |cookie: Option<&str>, password: &str| {
+        let body = json!({ "password": password });
+        host.call(Who::Anonymous, Method::POST, "/session", cookie, body)
+    };
+    let first = login(None, PASSWORD);
+    assert_eq!((first.status, &first.body["lasts"]), (StatusCode::OK, &json!(true)));
+    let known = first.known.clone().unwrap();
+    let attributes: Vec<&str> = known.split("; ").skip(1).collect();
+    assert!(known.starts_with("__Host-punktfunk-known="));
+    assert_eq!(attributes, ["Path=/", "Secure", "HttpOnly", "SameSite=Strict", "Max-Age=31536000"]);
+    let shown = known.split(';').next().unwrap();
+    // Nobody is logged in with it.
+    let me = host.call(Who::Owner, Method::GET, "/session", Some(shown), Value::Null);
+    assert_eq!(me.body["csrf"], Value::Null);
+    host.access.log_out_others(None).unwrap();
+    assert_eq!(login(None, "wrong password").status, StatusCode::UNAUTHORIZED);
+    let wait = login(None, PASSWORD);
+    assert_eq!((wait.status, &wait.body["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("wait")));
+    assert_eq!(login(Some(shown), PASSWORD).status, StatusCode::OK);
 }
