@@ -214,3 +214,19 @@ fn a_claim_that_cannot_be_shown_is_in_force_and_told() {
     access.claim(&attempt(secret, Some(HERE))).unwrap();
     assert!(access.problems().is_empty());
 }
+
+#[test]
+fn a_wrong_code_is_wrong_on_a_full_disk_too() {
+    let house = House::new();
+    let access = house.open();
+    let shown = house.shown();
+    access.inner.store.refuse_writes_for_test(true);
+    for _ in 0..25 {
+        let wrong = access.claim(&attempt("22222222", None)).unwrap_err();
+        assert!(matches!(wrong, ClaimError::Wrong { .. }), "{wrong:?}");
+    }
+    assert_eq!(house.shown(), shown);
+    access.inner.store.refuse_writes_for_test(false);
+    access.claim(&attempt("22222222", None)).unwrap_err();
+    assert_ne!(house.shown(), shown, "it is replaced once there is room");
+}

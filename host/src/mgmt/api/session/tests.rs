@@ -447,3 +447,24 @@ fn a_browser_that_has_logged_in_before_waits_for_its_own_tries_only() {
     assert_eq!((wait.status, &wait.body["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("wait")));
     assert_eq!(login(Some(shown), PASSWORD).status, StatusCode::OK);
 }
+
+#[test]
+fn what_the_disk_could_not_take_is_told_as_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
+    let host = Host::new().with_rooms(folder.path(), desk);
+    host.claimed();
+    let problems = || {
+        let status = host.call(Who::Owner, Method::GET, "/status", None, Value::Null);
+        status.body["problems"].as_array().unwrap().clone()
+    };
+    let before = problems().len();
+    let path = host.folder.path().join("claim.json");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("in the way"), "").unwrap();
+    assert!(host.access.rearm(&Presence::PowerButton).unwrap());
+    let local = host.call(Who::Local { uid: 0 }, Method::GET, "/status", None, Value::Null);
+    let told = local.body["problems"].as_array().unwrap();
+    assert_eq!(told.len(), before + 1);
+    assert!(told[before].as_str().unwrap().contains("claim.json"), "{told:?}");
+}
