@@ -207,6 +207,8 @@ struct Login {
     session: Session,
     seen_at: Timestamp,
     written_at: Timestamp,
+    /// It ends then unless it is used before.
+    idle_until: Timestamp,
     ends_at: Timestamp,
     /// The store has it.
     is_saved: bool,
@@ -231,10 +233,12 @@ impl Login {
             },
             seen_at,
             written_at: seen_at,
+            // Not by `seen_at`, which may lie before the machine's clock began.
+            idle_until: now.at + IDLE.saturating_sub(age(row.seen_at)),
             ends_at: now.at + ABSOLUTE.saturating_sub(age(row.made_at)),
             is_saved: true,
         })
-        .filter(|login| age(login.session.seen_at) < IDLE && login.lives(now))
+        .filter(|login| login.lives(now))
     }
 
     /// As it is written.
@@ -245,7 +249,7 @@ impl Login {
     }
 
     fn lives(&self, now: Moment) -> bool {
-        now.at < self.ends_at && now.at.since(self.seen_at) < IDLE
+        now.at < self.ends_at && now.at < self.idle_until
     }
 }
 
@@ -281,7 +285,14 @@ impl Logins {
         };
         let ends_at = now.at + ABSOLUTE;
         let (seen_at, written_at) = (now.at, now.at);
-        let login = Login { session: session.clone(), seen_at, written_at, ends_at, is_saved };
+        let login = Login {
+            session: session.clone(),
+            seen_at,
+            written_at,
+            idle_until: now.at + IDLE,
+            ends_at,
+            is_saved,
+        };
         self.0.insert(session.id, login);
         LoggedIn { secret: new.secret, known, session, lasts: is_saved }
     }
@@ -368,7 +379,7 @@ impl Access {
         let (session, is_due, is_saved) = {
             let mut state = self.state();
             let login = state.sessions.0.get_mut(&id).filter(|login| login.lives(now))?;
-            login.seen_at = now.at;
+            (login.seen_at, login.idle_until) = (now.at, now.at + IDLE);
             login.session.seen_at = now.unix;
             let is_due = now.at.since(login.written_at) >= TOUCH_INTERVAL;
             if is_due {

@@ -25,21 +25,24 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 struct House {
     folder: TempDir,
     micros: Arc<AtomicU64>,
+    /// When the machine was switched on: its own clock begins then.
+    booted: Arc<AtomicU64>,
 }
 
 impl House {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        Self { folder, micros: Arc::new(AtomicU64::new(3_600_000_000)) }
+        Self { folder, micros: Arc::new(AtomicU64::new(3_600_000_000)), booted: Arc::default() }
     }
 
     /// A daemon that starts. All handles of the one before must be gone.
     fn open(&self) -> Access {
-        let micros = Arc::clone(&self.micros);
+        let (micros, booted) = (Arc::clone(&self.micros), Arc::clone(&self.booted));
         let clock = move || {
             let now = micros.load(Ordering::Relaxed);
-            Moment { at: Timestamp::from_micros(now), unix: 1_800_000_000 + now / 1_000_000 }
+            let at = Timestamp::from_micros(now - booted.load(Ordering::Relaxed));
+            Moment { at, unix: 1_800_000_000 + now / 1_000_000 }
         };
         let folder = self.folder.path().to_owned();
         let mut options = AccessOptions::of_machine(folder).dangerous_with_cheap_hashes();
@@ -49,6 +52,11 @@ impl House {
 
     fn pass(&self, time: Duration) {
         self.micros.fetch_add(time.as_micros().try_into().unwrap(), Ordering::Relaxed);
+    }
+
+    /// The machine was off and on; its own clock begins anew.
+    fn boot(&self) {
+        self.booted.store(self.micros.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Token and code as the file shows them.
@@ -310,6 +318,18 @@ fn sessions_survive_a_restart_and_end_idle_or_old() {
         }
     }
     assert!(access.session(owner.secret.reveal()).is_none(), "a month old");
+}
+
+#[test]
+fn a_machine_that_is_switched_on_makes_no_session_younger() {
+    let (house, access, owner) = claimed();
+    drop(access);
+    house.pass(6 * DAY);
+    house.boot();
+    let access = house.open();
+    assert_eq!(access.sessions().len(), 1);
+    house.pass(DAY);
+    assert!(access.session(owner.secret.reveal()).is_none(), "idle for a week, over a restart");
 }
 
 #[test]

@@ -41,6 +41,9 @@ async fn claim_status(
 
 /// Claims the host with the code or the token that it shows: gives it a name and its owner a password, and logs the
 /// owner in.
+///
+/// All strangers together have 20 tries at the code and 20 more a minute, so that they can make others wait with it; the
+/// token is never counted.
 #[utoipa::path(
     post,
     path = "/claim",
