@@ -205,6 +205,9 @@ fn a_stream_runs_is_replaced_by_a_resume_and_ends_with_the_session() {
     assert_eq!(third.recv_timeout(PATIENCE), Ok(EndReason::Quit));
     assert_eq!(world.desk.running(client(1)), None);
     assert!(!world.desk.traces(running.session).is_empty(), "traces outlive their session");
+    world.desk.launch(client(2), CARD, mode(640, 360)).unwrap();
+    world.desk.quit(client(2));
+    assert!(world.desk.traces(running.session).is_empty(), "of the ended only the newest has them");
 }
 
 #[test]

@@ -100,9 +100,15 @@ impl View {
             self.tally.add(trace);
             self.times.add(trace);
         }
-        self.traces.extend(traces);
-        let surplus = self.traces.len().saturating_sub(TRACES_KEPT);
+        // All at once: a queue that grows is copied each time and leaves its smaller selves as holes in the heap.
+        if self.traces.capacity() == 0 {
+            self.traces.reserve_exact(TRACES_KEPT);
+        }
+        let newest = traces.len().saturating_sub(TRACES_KEPT);
+        let newest = traces.into_iter().skip(newest);
+        let surplus = (self.traces.len() + newest.len()).saturating_sub(TRACES_KEPT);
         self.traces.drain(..surplus);
+        self.traces.extend(newest);
     }
 }
 

@@ -226,7 +226,7 @@ pub trait SessionDesk: Send + Sync {
     /// The sessions that run and the newest of those that have ended, oldest first.
     fn sessions(&self) -> Vec<SessionInfo>;
 
-    /// The newest frame traces of a session, oldest first; also of one that has ended a short while ago.
+    /// The newest frame traces of a session, oldest first; also of the one that has ended last.
     fn traces(&self, session: SessionId) -> Vec<FrameTrace>;
 
     /// More of one session, also of one that has ended a short while ago.

@@ -485,6 +485,10 @@ impl Table {
             view.ended = Some(bug);
         }
         drop(view);
+        // The traces of one session are most of a mebibyte; of those that have ended only the newest keeps its own.
+        for before in &self.past {
+            before.view().traces = VecDeque::new();
+        }
         self.past.push_back(live);
         while self.past.len() > PAST_KEPT {
             self.past.pop_front();
