@@ -9,12 +9,16 @@
 //! glibc reads the settings from the environment when a program begins, so the host begins once more with them. What
 //! it starts does not inherit them: sessions get an environment of their own.
 //!
+//! What is small and stays on the heap keeps the free memory below it: after a storm of requests, most of a mebibyte in
+//! ten. So the host gives it back now and then while nobody plays ([`give_back`]).
+//!
 //! Deliberately absent: an allocator of our own, which would not hold what libraries in C allocate.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -36,6 +40,22 @@ pub(super) fn settle() {
     }
     let error = begin_again();
     warn!(%error, "memory of streams that have ended may stay with the host");
+}
+
+/// As often memory is given back, while nobody plays.
+pub(super) const GIVE_BACK: Duration = Duration::from_secs(30);
+
+/// Gives what is free on the heap back to the system. Everybody who allocates meanwhile waits, for less than a
+/// millisecond: not to be called beside a stream.
+pub(super) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: this is malloc_trim(3); it may be called by any thread at any time.
+        unsafe extern "C" {
+            safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        malloc_trim(0);
+    }
 }
 
 fn is_settled(has: impl Fn(&str) -> bool) -> bool {

@@ -5,6 +5,7 @@ mod doctor;
 mod doors;
 mod found;
 mod log;
+#[expect(unsafe_code, reason = "glibc is asked for free memory by a function of its own")]
 mod memory;
 mod prepare;
 mod report;

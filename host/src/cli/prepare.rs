@@ -74,6 +74,11 @@ pub(super) struct Host {
 }
 
 impl Host {
+    /// Somebody plays, or could at any moment without asking again.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.sessions.sessions().iter().any(|session| session.ended.is_none())
+    }
+
     /// No new requests, then the sessions, then the goodbyes.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         let Self { mut door, announcement, sessions, .. } = self;

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use super::ServeArguments;
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Doors, Memory};
+use super::memory;
 use super::prepare::{FAILED, Host, Preparation, STEPS, prepare};
 use super::report::{describe, how_to_pair, program};
 use super::system::{Playing, System};
@@ -240,7 +241,8 @@ async fn watch(
     const PREPARE_LIMIT: Duration = Duration::from_secs(15);
     let mut events = pairing.events();
     let mut watchdog = tokio::time::interval(watchdog_period());
-    let mut host = None;
+    let mut tidying = tokio::time::interval(memory::GIVE_BACK);
+    let mut host: Option<Host> = None;
     loop {
         let is_starting = matches!(startup.stage(), Stage::Starting { .. });
         tokio::select! {
@@ -253,6 +255,11 @@ async fn watch(
             _ = watchdog.tick() => {
                 feed_watchdog(is_starting);
                 host.iter_mut().for_each(|host| found.show(&mut host.announcement));
+            }
+            _ = tidying.tick() => {
+                if !host.as_ref().is_some_and(Host::is_in_use) {
+                    memory::give_back();
+                }
             }
             started = &mut preparing, if is_starting => {
                 host = take_over(started.map_err(Into::into).flatten(), startup, arguments, doors);
