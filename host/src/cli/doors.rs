@@ -34,11 +34,15 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Opens the state folder. May take as long as the disk does.
+    /// Opens the state folder, and takes what was prepared. May take as long as the disk does.
     ///
     /// # Errors
     /// Another host uses it, or the system gives no keys at all.
-    pub(super) fn open(folder: Option<&Path>, name: &str) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        folder: Option<&Path>,
+        name: &str,
+        prepared: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let no_folder = || Failure {
             plain: "There is no folder for what the host is to remember.",
             whole: "there is no folder for the host's state; set HOME or give --state-dir"
@@ -72,6 +76,9 @@ impl Memory {
             }
             _ => None,
         };
+        if let (Some(file), Some(access)) = (prepared, &access) {
+            problems.extend(super::prepared::take(file, access));
+        }
         Ok(Self { store, access, console, problems })
     }
 }

@@ -8,6 +8,7 @@ mod log;
 #[expect(unsafe_code, reason = "glibc is asked for free memory by a function of its own")]
 mod memory;
 mod prepare;
+mod prepared;
 mod report;
 mod rooms;
 mod selftest;
@@ -68,6 +69,10 @@ struct ServeArguments {
     /// Read this configuration file instead of those in /usr/lib/punktfunk and /etc/punktfunk
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// What an owner prepared before the first start: a JSON file with "name" and "claim_secret" (32 hex digits); taken
+    /// once, and no error if it is not there
+    #[arg(long, value_name = "FILE")]
+    prepared: Option<PathBuf>,
     /// One more user who may use the local socket, beside root and the host's own
     #[arg(long, value_name = "UID")]
     owner_uid: Option<u32>,

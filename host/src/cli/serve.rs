@@ -79,7 +79,8 @@ async fn serve(
         .or_else(config::default_state_folder);
     let memory = tokio::task::spawn_blocking({
         let (state_dir, name) = (state_dir.clone(), config.name.clone());
-        move || Memory::open(state_dir.as_deref(), &name)
+        let prepared = arguments.prepared.clone();
+        move || Memory::open(state_dir.as_deref(), &name, prepared.as_deref())
     })
     .await??;
     let layers = layers(arguments);

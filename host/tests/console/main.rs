@@ -13,6 +13,7 @@ mod kill;
 mod owner;
 #[path = "../ports/mod.rs"]
 mod ports;
+mod prepared;
 mod process;
 mod rig;
 mod table;
