@@ -10,7 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -49,6 +49,7 @@ struct Shared {
     per_address: usize,
     per_network: usize,
     makes_room: bool,
+    loopback_apart: bool,
     table: Mutex<Table>,
 }
 
@@ -74,8 +75,13 @@ struct Home {
 }
 
 impl Home {
-    fn of(address: IpAddr) -> Self {
-        let address = address.to_canonical();
+    /// Where this address is from. A program on this machine may call itself by any loopback address: they are one,
+    /// unless they are to stand for several machines.
+    fn of(address: IpAddr, loopback_apart: bool) -> Self {
+        let address = match address.to_canonical() {
+            loopback if loopback.is_loopback() && !loopback_apart => Ipv4Addr::LOCALHOST.into(),
+            address => address,
+        };
         let network = match address {
             IpAddr::V4(_) => address,
             IpAddr::V6(address) => {
@@ -119,15 +125,27 @@ impl Gate {
         Self::of(in_all, per_address, true)
     }
 
+    /// The same, where each loopback address counts as a machine of its own: for tests, which have no other machines.
+    #[must_use]
+    pub fn with_loopback_apart(self) -> Self {
+        let Shared { in_all, per_address, per_network, makes_room, .. } = *self.shared;
+        let table = Mutex::default();
+        let shared =
+            Shared { in_all, per_address, per_network, makes_room, loopback_apart: true, table };
+        Self { shared: Arc::new(shared) }
+    }
+
     fn of(in_all: usize, per_address: usize, makes_room: bool) -> Self {
         let per_network = (per_address * NETWORK_SHARE).min(in_all / 2).max(per_address);
         let table = Mutex::default();
-        Self { shared: Arc::new(Shared { in_all, per_address, per_network, makes_room, table }) }
+        let loopback_apart = false;
+        let shared = Shared { in_all, per_address, per_network, makes_room, loopback_apart, table };
+        Self { shared: Arc::new(shared) }
     }
 
     /// A place for somebody from this address, who is a stranger; `None` if there is none.
     pub fn admit(&self, remote: IpAddr) -> Option<Admission> {
-        let home = Home::of(remote);
+        let home = Home::of(remote, self.shared.loopback_apart);
         let mut table = self.shared.lock();
         while let Some(share) = self.shared.used_up(&table, &home) {
             let victim = table.least(share, &home).filter(|_| self.shared.makes_room)?;
@@ -235,6 +253,19 @@ mod tests {
     }
 
     // spec: gamestream 13 item 124
+    #[test]
+    fn a_program_on_this_machine_has_one_share_whatever_it_calls_itself() {
+        let gate = Gate::new(16, 2);
+        let held = ["127.0.0.1", "127.9.8.7"].map(|text| admit(&gate, text).unwrap());
+        for text in ["127.1.2.3", "::1", "::ffff:127.4.5.6"] {
+            assert!(admit(&gate, text).is_none(), "{text}");
+        }
+        assert!(admit(&gate, "10.0.0.1").is_some());
+        drop(held);
+        let apart = Gate::new(16, 1).with_loopback_apart();
+        let _both = ["127.0.0.1", "127.9.8.7"].map(|text| admit(&apart, text).unwrap());
+    }
+
     #[test]
     fn an_ipv6_neighbour_takes_neither_its_neighbours_places_nor_all() {
         let gate = Gate::new(24, 2);

@@ -220,8 +220,12 @@ fn one_address_gets_so_many_connections_and_its_oldest_makes_room() {
 
 #[test]
 fn whoever_takes_every_place_keeps_the_owner_out_for_no_moment() {
-    let limits =
-        HttpsLimits { connections: 16, connections_per_address: 8, ..HttpsLimits::default() };
+    let limits = HttpsLimits {
+        connections: 16,
+        connections_per_address: 8,
+        loopback_apart: true,
+        ..HttpsLimits::default()
+    };
     let rig = Rig::start(Making { limits, ..Making::default() });
     let flood =
         |last: u8| -> Vec<_> { (0..8).map(|_| rig.reach([127, 0, 0, last]).unwrap()).collect() };

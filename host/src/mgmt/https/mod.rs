@@ -67,6 +67,8 @@ pub struct HttpsLimits {
     pub connections: usize,
     /// Connections at a time from one address; an IPv6 /64 may have four times as many.
     pub connections_per_address: usize,
+    /// Each loopback address counts as a machine of its own: for tests. Default: no, they are one.
+    pub loopback_apart: bool,
     /// Bytes of a request's line and headers together; at least 8 KiB.
     pub head_bytes: usize,
     /// Time for the TLS handshake.
@@ -99,6 +101,7 @@ impl Default for HttpsLimits {
         Self {
             connections: 256,
             connections_per_address: 32,
+            loopback_apart: false,
             head_bytes: 16 * 1024,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
@@ -182,8 +185,10 @@ impl HttpsServer {
         let names = Arc::new(options.names.clone());
         let entrance = Arc::new(Entrance { names: options.names, credentials });
         let router = api::router(startup).layer(middleware::from_fn_with_state(entrance, enter));
-        let HttpsLimits { connections, connections_per_address, .. } = options.limits;
+        let HttpsLimits { connections, connections_per_address, loopback_apart, .. } =
+            options.limits;
         let gate = Gate::making_room(connections, connections_per_address);
+        let gate = if loopback_apart { gate.with_loopback_apart() } else { gate };
         let door = Door { limits: options.limits, gate, stopped };
         match listen::bind(options.listen, options.port) {
             Ok(listener) => {
