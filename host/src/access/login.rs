@@ -7,7 +7,8 @@
 //! nothing and prolongs nothing; over a restart the wall clock is all there is.
 //!
 //! A full disk keeps nobody out: a session that cannot be written lives in memory, is told as a problem, and is tried
-//! again while it is used.
+//! again while it is used. Nor does it keep anybody in: a session that was ended is over at once, and if its row could
+//! not be removed it is told and tried again, because a restart would bring it back.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -212,6 +213,8 @@ struct Login {
     ends_at: Timestamp,
     /// The store has it.
     is_saved: bool,
+    /// It was ended, and the store has it still.
+    is_over: bool,
 }
 
 impl Login {
@@ -237,6 +240,7 @@ impl Login {
             idle_until: now.at + IDLE.saturating_sub(age(row.seen_at)),
             ends_at: now.at + ABSOLUTE.saturating_sub(age(row.made_at)),
             is_saved: true,
+            is_over: false,
         })
         .filter(|login| login.lives(now))
     }
@@ -249,7 +253,7 @@ impl Login {
     }
 
     fn lives(&self, now: Moment) -> bool {
-        now.at < self.ends_at && now.at < self.idle_until
+        !self.is_over && now.at < self.ends_at && now.at < self.idle_until
     }
 }
 
@@ -292,6 +296,7 @@ impl Logins {
             idle_until: now.at + IDLE,
             ends_at,
             is_saved,
+            is_over: false,
         };
         self.0.insert(session.id, login);
         LoggedIn { secret: new.secret, known, session, lasts: is_saved }
@@ -317,6 +322,11 @@ impl Logins {
     /// As many that live are not in the store.
     pub(super) fn unsaved(&self, now: Moment) -> usize {
         self.0.values().filter(|login| !login.is_saved && login.lives(now)).count()
+    }
+
+    /// Those that were ended and that the store has still.
+    pub(super) fn unremoved(&self) -> Vec<SessionId> {
+        self.0.values().filter(|login| login.is_over).map(|login| login.session.id).collect()
     }
 
     /// Those that are over, and those that must make room for one more of this role.
@@ -352,6 +362,7 @@ impl Access {
             .map_err(AccessError::from)?;
         let known = known::issue(&self.inner.random, role, &kept).map_err(AccessError::from)?;
         let audit = self.login_entry(role, remote);
+        self.finish_removals();
         let _writing = self.writing();
         // The password may have been changed, or the owner may be gone, while this one was hashed.
         let superfluous = {
@@ -362,10 +373,10 @@ impl Access {
             state.sessions.superfluous(role, now)
         };
         if let Err(error) = self.remove_sessions(&superfluous) {
-            // They are over, whether the store still has them or not.
+            // They are over, and are tried again.
             tracing::warn!(%error, "logins that are over could not be removed");
         }
-        let saved = self.inner.store.add_console_session(&new.row, &audit);
+        let saved = self.write_session(&new.row, &audit);
         if let Err(error) = &saved {
             tracing::warn!(%error, "a login could not be written and ends with this run of the host");
         }
@@ -387,6 +398,9 @@ impl Access {
             }
             (login.session.clone(), is_due, login.is_saved)
         };
+        if is_due {
+            self.finish_removals();
+        }
         if is_due && !is_saved {
             self.save_session(id);
         } else if is_due && let Err(error) = self.inner.store.touch_console_session(id.0, now.unix)
@@ -406,7 +420,7 @@ impl Access {
             return;
         };
         let audit = AuditEntry { at: row.made_at, ..self.login_entry(role, row.remote) };
-        match self.inner.store.add_console_session(&row, &audit) {
+        match self.write_session(&row, &audit) {
             Ok(()) => {
                 if let Some(login) = self.state().sessions.0.get_mut(&id) {
                     login.is_saved = true;
@@ -414,6 +428,15 @@ impl Access {
             }
             Err(error) => tracing::warn!(%error, "a login can still not be written"),
         }
+    }
+
+    /// To be called by whoever writes.
+    fn write_session(&self, row: &StoredSession, audit: &AuditEntry) -> Result<(), AccessError> {
+        let store = &self.inner.store;
+        let written = store.add_console_session(row, audit);
+        self.settle(written, || {
+            Ok(store.console_sessions()?.iter().any(|there| there.hash == row.hash))
+        })
     }
 
     /// The sessions that live, the one used last first.
@@ -429,7 +452,8 @@ impl Access {
     /// Ends a session.
     ///
     /// # Errors
-    /// The disk failed; until the daemon ends the session is over all the same.
+    /// The disk failed. The session is over all the same until the daemon ends; that it may come back then is told by
+    /// [`Access::problems`], and its removal is tried again while the host is used.
     pub fn log_out(&self, id: SessionId) -> Result<(), AccessError> {
         let _writing = self.writing();
         self.remove_sessions(&[id])
@@ -456,22 +480,29 @@ impl Access {
         }
     }
 
-    /// Ends sessions in memory first: if the disk fails, they are over at least for this run. To be called by whoever
-    /// writes.
-    fn remove_sessions(&self, ids: &[SessionId]) -> Result<(), AccessError> {
-        let removed: Vec<Login> = {
+    /// Ends sessions in memory first: if the disk fails, they are over at least for this run, and those that the store
+    /// has are kept in mind for another try. To be called by whoever writes.
+    pub(super) fn remove_sessions(&self, ids: &[SessionId]) -> Result<(), AccessError> {
+        let hashes: Vec<[u8; 32]> = {
             let mut state = self.state();
-            ids.iter().filter_map(|id| state.sessions.0.remove(id)).collect()
+            let mut end = |id: &SessionId| {
+                let login = state.sessions.0.get_mut(id)?;
+                login.is_over = true;
+                Some(id.0)
+            };
+            ids.iter().filter_map(&mut end).collect()
         };
-        if removed.is_empty() {
+        if hashes.is_empty() {
             return Ok(());
         }
-        let hashes: Vec<[u8; 32]> = removed.iter().map(|login| login.session.id.0).collect();
-        match self.inner.store.remove_console_sessions(&hashes) {
-            // What could not be written is most likely not there.
-            Err(_) if removed.iter().all(|login| !login.is_saved) => Ok(()),
-            done => Ok(done?),
-        }
+        let store = &self.inner.store;
+        let written = store.remove_console_sessions(&hashes);
+        let removed = self.settle(written, || {
+            Ok(!store.console_sessions()?.iter().any(|row| hashes.contains(&row.hash)))
+        });
+        let is_left = |login: &Login| login.is_saved && removed.is_err();
+        self.state().sessions.0.retain(|id, login| !ids.contains(id) || is_left(login));
+        removed
     }
 }
 

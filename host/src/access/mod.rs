@@ -234,6 +234,13 @@ enum Owned {
     Yes(StoredOwner),
 }
 
+impl State {
+    /// As many logins and tokens were ended and are in the store still.
+    fn unremoved(&self) -> usize {
+        self.sessions.unremoved().len() + self.tokens.unremoved().len()
+    }
+}
+
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Access").field("claimed", &self.is_claimed()).finish_non_exhaustive()
@@ -313,7 +320,15 @@ impl Access {
         let unshown = state.unshown.as_ref().map(|error| {
             format!("{error}; the claim holds all the same, and the file is written again at the next start")
         });
-        unsaved.into_iter().chain(unshown).collect()
+        let unremoved = state.unremoved();
+        let unremoved = (unremoved > 0).then(|| {
+            format!(
+                "{unremoved} login(s) or token(s) that were ended could not be removed from the disk; they open \
+                 nothing now, and a restart of the host brings them back until they are removed: see that the disk \
+                 of the state folder is not full, and end them again"
+            )
+        });
+        unsaved.into_iter().chain(unremoved).chain(unshown).collect()
     }
 
     /// Whether the host has an owner. Does not touch the disk.

@@ -3,6 +3,9 @@
 //! `pf_` and 32 random bytes in hex, shown once. The store keeps the SHA-256; whoever reads it finds nothing to come in
 //! with. A token's end is a date of the wall clock, because it must survive restarts; a clock that is set back prolongs
 //! it.
+//!
+//! A token that was removed opens nothing from then on, also if the disk failed: it is then listed still, told as a
+//! problem, and its removal is tried again, because a restart would bring it back.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,7 +13,7 @@ use std::time::Duration;
 
 use super::secret::{SecretText, fingerprint, hex};
 use super::{Access, AccessError, Actor, Scope, Scopes};
-use crate::store::{StoredToken, clean_name};
+use crate::store::{AuditEntry, StoredToken, clean_name};
 
 /// As many tokens there are.
 pub const MAX_TOKENS: usize = 64;
@@ -88,6 +91,8 @@ pub(super) struct Tokens(HashMap<[u8; 32], Token>);
 struct Token {
     info: TokenInfo,
     written_at: Option<u64>,
+    /// It was removed, and the store has it still; what is to be written of it.
+    removed: Option<AuditEntry>,
 }
 
 impl Tokens {
@@ -103,7 +108,7 @@ impl Tokens {
                 used_at: row.used_at,
                 expires_at: row.expires_at,
             };
-            (row.hash, Token { info, written_at: row.used_at })
+            (row.hash, Token { info, written_at: row.used_at, removed: None })
         };
         Self(rows.into_iter().map(token).collect())
     }
@@ -114,6 +119,18 @@ impl Tokens {
 
     pub(super) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// Those that were removed and that the store has still, by the hash of their secret.
+    pub(super) fn unremoved(&self) -> Vec<[u8; 32]> {
+        let removed = self.0.iter().filter(|(_, token)| token.removed.is_some());
+        removed.map(|(hash, _)| *hash).collect()
+    }
+}
+
+impl Token {
+    fn lives(&self, unix: u64) -> bool {
+        self.removed.is_none() && self.info.lives(unix)
     }
 }
 
@@ -166,7 +183,9 @@ impl Access {
         if self.state().tokens.0.len() >= MAX_TOKENS {
             return Err(TokenError::TooMany);
         }
-        self.inner.store.add_token(&row, &audit).map_err(AccessError::from)?;
+        let store = &self.inner.store;
+        let written = store.add_token(&row, &audit);
+        self.settle(written, || Ok(store.tokens()?.contains(&row)))?;
         let info = TokenInfo {
             id: row.id,
             name: row.name,
@@ -175,7 +194,7 @@ impl Access {
             used_at: None,
             expires_at,
         };
-        let token = Token { info: info.clone(), written_at: None };
+        let token = Token { info: info.clone(), written_at: None, removed: None };
         self.state().tokens.0.insert(row.hash, token);
         Ok(NewToken { secret, info })
     }
@@ -189,7 +208,7 @@ impl Access {
         let (grant, is_due) = {
             let mut state = self.state();
             let token = state.tokens.0.get_mut(&fingerprint(secret))?;
-            if !token.info.lives(now) {
+            if !token.lives(now) {
                 return None;
             }
             token.info.used_at = Some(now);
@@ -201,6 +220,9 @@ impl Access {
             let grant = TokenGrant { id: token.info.id.clone(), scopes: token.info.scopes };
             (grant, is_due)
         };
+        if is_due {
+            self.finish_removals();
+        }
         if is_due && let Err(error) = self.inner.store.touch_token(&grant.id, now) {
             // It is only shown.
             tracing::warn!(%error, "a token's last use could not be written");
@@ -208,7 +230,7 @@ impl Access {
         Some(grant)
     }
 
-    /// All tokens, also those whose end has come, in the order in which they were made.
+    /// All tokens, also those whose end has come or whose removal the disk did not take, in the order in which they were made.
     pub fn tokens(&self) -> Vec<TokenInfo> {
         let mut tokens: Vec<TokenInfo> =
             self.state().tokens.0.values().map(|token| token.info.clone()).collect();
@@ -219,17 +241,51 @@ impl Access {
     /// Removes a token; it opens nothing any more.
     ///
     /// # Errors
-    /// There is no such token, or the disk failed; until the daemon ends it opens nothing all the same.
+    /// There is no such token, or the disk failed. Then it opens nothing all the same until the daemon ends; that it may
+    /// come back then is told by [`Access::problems`], and its removal is tried again: by the next call of this, and
+    /// while the host is used.
     pub fn remove_token(&self, id: &str, remote: Option<IpAddr>) -> Result<(), TokenError> {
         let _writing = self.writing();
-        let name = {
+        let hash = {
             let mut state = self.state();
-            let found = state.tokens.0.iter().find(|(_, token)| token.info.id == id);
-            let hash = found.map(|(hash, _)| *hash).ok_or(TokenError::Unknown)?;
-            state.tokens.0.remove(&hash).map(|token| token.info.name).unwrap_or_default()
+            let found = state.tokens.0.iter_mut().find(|(_, token)| token.info.id == id);
+            let (hash, token) = found.ok_or(TokenError::Unknown)?;
+            let detail = format!("{id} {}", token.info.name);
+            let entry = || self.entry(&Actor::Owner, remote, "token-removed", &detail);
+            token.removed.get_or_insert_with(entry);
+            *hash
         };
-        let audit = self.entry(&Actor::Owner, remote, "token-removed", &format!("{id} {name}"));
-        self.inner.store.remove_token(id, &audit).map_err(AccessError::from)?;
+        Ok(self.finish_token(hash)?)
+    }
+
+    /// Removes what was ended while the disk failed. Waits for whoever writes, if there is something to do.
+    pub(super) fn finish_removals(&self) {
+        if self.state().unremoved() == 0 {
+            return;
+        }
+        let _writing = self.writing();
+        let (tokens, logins) = {
+            let state = self.state();
+            (state.tokens.unremoved(), state.sessions.unremoved())
+        };
+        let tokens = tokens.into_iter().try_for_each(|hash| self.finish_token(hash));
+        if let Err(error) = tokens.and(self.remove_sessions(&logins)) {
+            tracing::warn!(%error, "what was ended can still not be removed from the disk");
+        }
+    }
+
+    /// Takes a token that was removed out of the store, and only then out of memory. To be called by whoever writes.
+    fn finish_token(&self, hash: [u8; 32]) -> Result<(), AccessError> {
+        let removed = {
+            let state = self.state();
+            let token = state.tokens.0.get(&hash);
+            token.and_then(|token| Some((token.info.id.clone(), token.removed.clone()?)))
+        };
+        let Some((id, audit)) = removed else { return Ok(()) };
+        let store = &self.inner.store;
+        let written = store.remove_token(&id, &audit);
+        self.settle(written, || Ok(!store.tokens()?.iter().any(|row| row.hash == hash)))?;
+        self.state().tokens.0.remove(&hash);
         Ok(())
     }
 }

@@ -185,6 +185,111 @@ fn a_password_is_changed_or_not_whatever_the_disk_says() {
 }
 
 #[test]
+fn a_token_is_made_or_removed_or_not_whatever_the_disk_says() {
+    let failed = |error| match error {
+        TokenError::Failed(error) => error,
+        other => panic!("{other:?}"),
+    };
+    let make = |access: &Access| {
+        let scopes = Scopes::from_iter([Scope::View]);
+        access.make_token("shelf", scopes, None, None)
+    };
+    let count = |access: &Access| {
+        let listed = access.tokens().len();
+        assert_eq!(access.inner.store.tokens().unwrap().len(), listed, "one can be ended again");
+        listed
+    };
+    check(
+        || {
+            let (house, access, _) = claimed();
+            (house, access)
+        },
+        |_, access| {
+            let made = make(access).map_err(failed)?;
+            assert!(access.token(made.secret.reveal()).is_some());
+            Ok(())
+        },
+        |_, access| count(access) == 1,
+    );
+    check(
+        || {
+            let (house, access, _) = claimed();
+            make(&access).unwrap();
+            (house, access)
+        },
+        |_, access| access.remove_token(&access.tokens()[0].id, None).map_err(failed),
+        |_, access| count(access) == 0,
+    );
+}
+
+#[test]
+fn others_are_logged_out_or_not_whatever_the_disk_says() {
+    check(
+        || {
+            let (house, access, _) = claimed();
+            log_in(&access, Role::Owner, PASSWORD, THERE).unwrap();
+            (house, access)
+        },
+        |_, access| {
+            let all = access.sessions();
+            let own = all.iter().find(|session| session.remote == Some(HERE)).unwrap().id;
+            access.log_out_others(Some(own)).map(|ended| assert_eq!(ended, 1))
+        },
+        |_, access| access.inner.store.console_sessions().unwrap().len() == 1,
+    );
+}
+
+#[test]
+fn what_is_ended_on_a_full_disk_is_over_at_once_and_removed_once_there_is_room() {
+    let (house, access, owner) = claimed();
+    let thief = log_in(&access, Role::Owner, PASSWORD, THERE).unwrap();
+    let stolen = access.make_token("shelf", Scopes::from_iter([Scope::View]), None, None).unwrap();
+    let opens = |access: &Access| {
+        let token = access.token(stolen.secret.reveal()).is_some();
+        (access.session(thief.secret.reveal()).is_some(), token)
+    };
+    let own = Some(owner.session.id);
+    for again in [false, true] {
+        access.inner.store.refuse_writes_for_test(true);
+        access.remove_token(&stolen.info.id, None).unwrap_err();
+        access.log_out_others(own).unwrap_err();
+        assert_eq!(opens(&access), (false, false));
+        assert_eq!(access.sessions().len(), 1);
+        let problems = access.problems();
+        assert!(problems.len() == 1 && problems[0].starts_with("2 login(s) or"), "{problems:?}");
+        access.inner.store.refuse_writes_for_test(false);
+        if again {
+            // Whoever asks again is not told that there is nothing to end.
+            access.remove_token(&stolen.info.id, None).unwrap();
+            assert_eq!(access.log_out_others(own).unwrap(), 1);
+        }
+    }
+    let left = |access: &Access| {
+        let store = &access.inner.store;
+        (store.console_sessions().unwrap().len(), store.tokens().unwrap().len())
+    };
+    assert_eq!((left(&access), access.problems().len()), ((1, 0), 0));
+    let log = access.audit_page(None, 200).unwrap();
+    assert_eq!(log.iter().filter(|row| row.action == "token-removed").count(), 1);
+
+    // And nobody need ask again: the host does while it is used.
+    let thief = log_in(&access, Role::Owner, PASSWORD, THERE).unwrap();
+    let stolen = access.make_token("shelf", Scopes::from_iter([Scope::View]), None, None).unwrap();
+    access.inner.store.refuse_writes_for_test(true);
+    access.remove_token(&stolen.info.id, None).unwrap_err();
+    access.log_out(thief.session.id).unwrap_err();
+    access.inner.store.refuse_writes_for_test(false);
+    assert_eq!(left(&access), (2, 1));
+    house.pass(Duration::from_secs(300));
+    assert!(access.session(owner.secret.reveal()).is_some());
+    assert_eq!((left(&access), access.problems().len()), ((1, 0), 0));
+    drop(access);
+    let access = house.open();
+    assert!(access.session(thief.secret.reveal()).is_none());
+    assert!(access.token(stolen.secret.reveal()).is_none());
+}
+
+#[test]
 fn a_claim_that_cannot_be_shown_is_in_force_and_told() {
     let (house, access, _) = claimed();
     // A folder is where the file is to be.
