@@ -295,7 +295,7 @@ fn vouch(
     let nonce = verifier.challenge(Verb::ReplaceKey, digest, *nonce);
     let proof = old.prove(Verb::ReplaceKey, digest, nonce);
     // Only where password and proof key in the store are not of one password.
-    verifier.verify(&proof, Verb::ReplaceKey, digest).map_err(|error| {
+    verifier.verify(&proof, Verb::ReplaceKey, digest, None).map_err(|error| {
         LoginError::Failed(AccessError::Hash(format!("the old key does not vouch: {error}")))
     })
 }

@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::hash::{HashCost, Password};
-use super::{AccessError, Random};
+use super::{AccessError, Presence, Random};
 
 /// What every signed text begins with.
 const DOMAIN: &[u8] = b"punktfunk owner proof v1\0";
@@ -46,6 +46,15 @@ impl Verb {
             Self::FactoryReset => "factory-reset",
             Self::RollbackBelowFloor => "rollback-below-floor",
             Self::ReplaceKey => "replace-key",
+        }
+    }
+
+    /// Whether somebody must be at the machine as well: what is lost with these is lost for good, and whoever took the
+    /// daemon over may have the password.
+    pub const fn needs_presence(self) -> bool {
+        match self {
+            Self::Install | Self::FactoryReset => true,
+            Self::RollbackBelowFloor | Self::ReplaceKey => false,
         }
     }
 }
@@ -79,6 +88,9 @@ pub enum ProofError {
     /// The key is another one.
     #[error("this proof was not made with the owner's password; nothing was done")]
     Signature,
+    /// Nobody is at the machine.
+    #[error("this also needs somebody at the machine; nothing was done")]
+    Presence,
 }
 
 /// The owner's key, while the password is at hand. Never kept; wiped when dropped.
@@ -178,8 +190,8 @@ impl ProofVerifier {
         nonce
     }
 
-    /// Whether the owner wants this verb done to what has this digest. What was asked for is used up, whatever comes of
-    /// it.
+    /// Whether the owner wants this verb done to what has this digest, and is at the machine where the verb needs it
+    /// (see [`Verb::needs_presence`]). What was asked for is used up, whatever comes of it.
     ///
     /// # Errors
     /// See [`ProofError`].
@@ -188,6 +200,7 @@ impl ProofVerifier {
         proof: &OwnerProof,
         verb: Verb,
         digest: [u8; 32],
+        presence: Option<&Presence>,
     ) -> Result<(), ProofError> {
         let asked = self.asked.take().ok_or(ProofError::NotAsked)?;
         if !bool::from(asked.nonce.0.ct_eq(&proof.nonce.0)) {
@@ -199,7 +212,11 @@ impl ProofVerifier {
         }
         UnparsedPublicKey::new(&ED25519, self.key)
             .verify(&signed(asked.verb, asked.digest, asked.nonce), &proof.signature)
-            .map_err(|_| ProofError::Signature)
+            .map_err(|_| ProofError::Signature)?;
+        if verb.needs_presence() && presence.is_none() {
+            return Err(ProofError::Presence);
+        }
+        Ok(())
     }
 }
 
@@ -213,6 +230,9 @@ mod tests {
     use super::*;
 
     const DIGEST: [u8; 32] = [7; 32];
+    const VERBS: [Verb; 4] =
+        [Verb::Install, Verb::FactoryReset, Verb::RollbackBelowFloor, Verb::ReplaceKey];
+    const HERE: Option<&Presence> = Some(&Presence::PowerButton);
 
     fn key(password: &[u8]) -> ProofKey {
         ProofKey::derive(password, [1; 16], HashCost::DANGEROUS_CHEAP).unwrap()
@@ -228,8 +248,9 @@ mod tests {
         let nonce = verifier.challenge(Verb::Install, DIGEST, [9; 32]);
         let mut proof = key.prove(Verb::Install, DIGEST, nonce);
         change(&mut proof, &mut verifier);
-        assert_eq!(verifier.verify(&proof, doing.0, doing.1), want);
-        assert_eq!(verifier.verify(&proof, doing.0, doing.1), Err(ProofError::NotAsked), "replay");
+        let mut verify = || verifier.verify(&proof, doing.0, doing.1, HERE);
+        assert_eq!(verify(), want);
+        assert_eq!(verify(), Err(ProofError::NotAsked), "replay");
     }
 
     #[test]
@@ -247,10 +268,9 @@ mod tests {
 
     #[test]
     fn each_verb_is_proven_for_itself_and_by_its_digest() {
-        let verbs = [Verb::Install, Verb::FactoryReset, Verb::RollbackBelowFloor, Verb::ReplaceKey];
         let key = key(b"the owner's");
-        for asked in verbs {
-            for done in verbs {
+        for asked in VERBS {
+            for done in VERBS {
                 for digest in [DIGEST, [8; 32]] {
                     let mut verifier = ProofVerifier::new(key.salt(), key.public());
                     let nonce = verifier.challenge(asked, DIGEST, [9; 32]);
@@ -258,8 +278,9 @@ mod tests {
                     let proof = key.prove(done, digest, nonce);
                     let is_it = asked == done && digest == DIGEST;
                     let want = if is_it { Ok(()) } else { Err(ProofError::OtherDeed) };
-                    assert_eq!(verifier.verify(&proof, done, digest), want, "{asked:?} {done:?}");
-                    let again = verifier.verify(&proof, asked, DIGEST);
+                    let verified = verifier.verify(&proof, done, digest, HERE);
+                    assert_eq!(verified, want, "{asked:?} {done:?}");
+                    let again = verifier.verify(&proof, asked, DIGEST, HERE);
                     assert_eq!(again, Err(ProofError::NotAsked), "the nonce is used up");
                 }
             }
@@ -275,7 +296,32 @@ mod tests {
             // Signed for another deed, then relabelled.
             let mut proof = key.prove(verb, digest, nonce);
             (proof.verb, proof.digest) = (Verb::Install, DIGEST);
-            assert_eq!(verifier.verify(&proof, Verb::Install, DIGEST), Err(ProofError::Signature));
+            let verified = verifier.verify(&proof, Verb::Install, DIGEST, HERE);
+            assert_eq!(verified, Err(ProofError::Signature));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_undone_needs_somebody_at_the_machine_as_well() {
+        let key = key(b"the owner's");
+        for verb in VERBS {
+            let needs = matches!(verb, Verb::Install | Verb::FactoryReset);
+            let mut verifier = ProofVerifier::new(key.salt(), key.public());
+            let mut ask = |presence, wrong: u8| {
+                let nonce = verifier.challenge(verb, DIGEST, [9; 32]);
+                let mut proof = key.prove(verb, DIGEST, nonce);
+                proof.signature[0] ^= wrong;
+                let verified = verifier.verify(&proof, verb, DIGEST, presence);
+                let again = verifier.verify(&proof, verb, DIGEST, HERE);
+                assert_eq!(again, Err(ProofError::NotAsked), "{verb:?}: the nonce is used up");
+                verified
+            };
+            let absent = if needs { Err(ProofError::Presence) } else { Ok(()) };
+            assert_eq!(ask(None, 0), absent, "{verb:?}");
+            assert_eq!(ask(HERE, 0), Ok(()), "{verb:?}");
+            // Presence is no proof.
+            assert_eq!(ask(HERE, 1), Err(ProofError::Signature), "{verb:?}");
+            assert_eq!(ask(None, 1), Err(ProofError::Signature), "{verb:?}");
         }
     }
 
@@ -294,6 +340,7 @@ mod tests {
         let old = verifier.challenge(Verb::Install, DIGEST, [1; 32]);
         verifier.challenge(Verb::Install, DIGEST, [2; 32]);
         let proof = key.prove(Verb::Install, DIGEST, old);
-        assert_eq!(verifier.verify(&proof, Verb::Install, DIGEST), Err(ProofError::NotAsked));
+        let verified = verifier.verify(&proof, Verb::Install, DIGEST, HERE);
+        assert_eq!(verified, Err(ProofError::NotAsked));
     }
 }
