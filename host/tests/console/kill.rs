@@ -223,6 +223,86 @@ fn a_login_a_password_and_a_token_that_are_cut_are_there_or_are_not() {
     }
 }
 
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn the_end_of_a_token_and_a_viewer_s_password_that_are_cut_hold_or_do_not() {
+    let (house, owner) = House::owned();
+    let mut daemon = start(&house);
+    let mut watching: Option<String> = None;
+    for at in [Cut::Writing, Cut::Answered] {
+        let ask = json!({"name": "shelf", "scopes": ["view"]});
+        let made = change(&mut daemon, &owner, "POST", "/tokens", &ask).1;
+        let id = made["token"]["id"].as_str().unwrap().to_owned();
+        let bearer = format!("Authorization: Bearer {}", made["secret"].as_str().unwrap());
+        let path = format!("/tokens/{id}");
+        let answer = cut(&house, daemon, at, ("DELETE", &path, &owner.lines()[..], b""));
+        daemon = house.start("");
+        let is_gone = who(&mut daemon, &bearer) == "anonymous";
+        assert!(is_gone || answer.is_none(), "{at:?}: what was answered is lost");
+        let listed = get(&mut daemon, &owner, "/tokens").to_string().contains(&id);
+        let log = get(&mut daemon, &owner, "/audit").to_string();
+        let is_told = log.contains(&format!("{id} shelf")) && log.contains("token-removed");
+        assert_eq!(listed, !is_gone, "{at:?}");
+        assert!(is_told || !is_gone, "{at:?}: {log}");
+        let again = change(&mut daemon, &owner, "DELETE", &path, &json!({})).0;
+        assert_eq!(again, if is_gone { 404 } else { 204 }, "{at:?}: it can be ended again");
+
+        let password = format!("to look at it {at:?}");
+        let ask = json!({ "password": password }).to_string();
+        let request = ("PUT", "/session/viewer", &owner.lines()[..], ask.as_bytes());
+        let answer = cut(&house, daemon, at, request);
+        daemon = house.start("");
+        let ask = json!({"role": "viewer", "password": password}).to_string();
+        let looks = daemon.browser().ask("POST", "/api/v1/session", &[OURS], &ask);
+        let is_set = looks.status == 200;
+        assert!(is_set || looks.status == 401 && answer.is_none(), "{at:?}: {looks:?}");
+        if let Some(before) = &watching {
+            let expected = if is_set { "anonymous" } else { "viewer" };
+            assert_eq!(who(&mut daemon, before), expected, "{at:?}: who looked with the old one");
+        }
+        watching = cookie_of(&looks).or(watching);
+        assert_eq!(who(&mut daemon, &owner.cookie), "owner");
+    }
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_prepared_file_that_is_cut_is_taken_by_the_next_start_or_was() {
+    let secret = "5d41402abc4b2a76b9719d911017c592";
+    let prepared = json!({"name": "Den", "claim_secret": secret}).to_string();
+    // Killed when the first start has written something, and when it has written something more.
+    for changes in [1, 2] {
+        let house = House::new();
+        let file = house.path().join("prepared.json");
+        fs::write(&file, &prepared).unwrap();
+        let start = || {
+            let mut command = Command::new(PROGRAM);
+            command.stdout(Stdio::null());
+            house.start_by("", command, &["--prepared", file.to_str().unwrap()])
+        };
+        let mut seen = written(&house);
+        let mut daemon = start();
+        let deadline = Instant::now() + PATIENCE;
+        let mut count = 0;
+        while count < changes && house.shown().is_none_or(|(token, _)| token != secret) {
+            assert!(Instant::now() < deadline, "it writes nothing");
+            let now = written(&house);
+            count += u32::from(now != seen);
+            seen = now;
+            yield_now();
+        }
+        daemon.kill();
+
+        let mut daemon = start();
+        assert_eq!(daemon.stage()["stage"], "ready");
+        let landing = daemon.ask("/api/v1/landing").json();
+        assert_eq!((&landing["name"], &landing["claimed"]), (&json!("Den"), &json!(false)));
+        assert_eq!(house.shown().unwrap().0, secret);
+        let ask = json!({"secret": secret, "name": "Den", "password": PASSWORD}).to_string();
+        assert_eq!(daemon.browser().ask("POST", "/api/v1/claim", &[], &ask).status, 200);
+    }
+}
+
 /// The two settings that the tests change together.
 fn settings(daemon: &mut Daemon, owner: &Owner) -> (String, u64) {
     let all = get(daemon, owner, "/settings");
