@@ -152,6 +152,46 @@ fn a_login_takes_no_cookie_that_somebody_has_planted() {
     }
 }
 
+#[test]
+fn whoever_guesses_through_the_door_is_told_to_wait_and_the_owner_is_not() {
+    let (_folder, store, access) = room();
+    let rig = Rig::start(Making { access: Some(access.clone()), ..Making::default() });
+    let mut browser = rig.browser();
+    let code = store.claim().unwrap().unwrap().code.clone();
+    let mut claim = |secret: &str| {
+        let ask = json!({"secret": secret, "name": "sofa", "password": "correct horse battery"});
+        let answer = browser.ask("POST", "/api/v1/claim", &[], &ask.to_string());
+        let is_told = answer.header("retry-after").is_some_and(|seconds| seconds == "1");
+        (answer.status, is_told)
+    };
+    assert_eq!(claim("AAAA-AAAA"), (403, true));
+    assert_eq!(claim(&code), (429, true), "also the right one waits");
+    let stands = rig.browser().ask("GET", "/api/v1/claim", &[], "").json();
+    assert_eq!((&stands["tries_left"], &stands["wait_seconds"]), (&json!(4), &json!(1)));
+    let claimed = ClaimAttempt {
+        secret: &code,
+        name: "sofa",
+        password: "correct horse battery",
+        remote: None,
+        agent: None,
+    };
+    let owner = access.claim(&claimed).unwrap();
+
+    let mut browser = rig.browser();
+    let mut log_in = |headers: &[&str], password: &str| {
+        let headers = [&["Origin: https://localhost"], headers].concat();
+        let ask = json!({"role": "owner", "password": password}).to_string();
+        let answer = browser.ask("POST", "/api/v1/session", &headers, &ask);
+        let is_told = answer.header("retry-after").is_some_and(|seconds| seconds == "1");
+        (answer.status, is_told)
+    };
+    assert_eq!(log_in(&[], "a wrong password"), (401, true));
+    assert_eq!(log_in(&[], "correct horse battery"), (429, true));
+    // At the same address, a browser that has logged in before does not wait for what others try.
+    let known = format!("Cookie: __Host-punktfunk-known={}", owner.known.reveal());
+    assert_eq!(log_in(&[&known], "correct horse battery"), (200, false));
+}
+
 fn room() -> (tempfile::TempDir, Store, Access) {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");

@@ -75,6 +75,45 @@ fn a_network_of_addresses_gets_no_more_than_its_share_and_the_owner_gets_in() {
 }
 
 #[test]
+fn ten_thousand_addresses_or_networks_lock_nobody_out_and_fill_no_memory() {
+    let ipv4 = |number: u32| IpAddr::from((0x0A00_0000 + number).to_be_bytes());
+    let networks =
+        |number: u32| IpAddr::V6(Ipv6Addr::from(NEIGHBOUR + (u128::from(number + 9) << 64)));
+    for from in [&ipv4 as &dyn Fn(u32) -> IpAddr, &networks] {
+        let (house, access, owner) = claimed();
+        let everybody_gets_in = || {
+            from_browser(&access, PASSWORD, at_home(3), &owner).unwrap();
+            log_in(&access, Role::Owner, PASSWORD, HERE).unwrap();
+            let socket = LogIn {
+                role: Role::Owner,
+                password: PASSWORD,
+                remote: None,
+                agent: None,
+                known: None,
+            };
+            access.log_in(&socket).unwrap();
+            // Nobody has seen this one before; it has a try of its own.
+            log_in(&access, Role::Owner, PASSWORD, THERE).unwrap();
+        };
+        for number in 0..10_000 {
+            let wrong = log_in(&access, Role::Owner, "wrong password", from(number)).unwrap_err();
+            assert!(matches!(wrong, LoginError::Wrong { .. }), "{wrong:?}");
+            if number % 4_000 == 3_999 {
+                everybody_gets_in();
+            }
+            house.pass(Duration::from_millis(10));
+        }
+        everybody_gets_in();
+        let sizes = access.state().passwords[Role::Owner as usize].sizes();
+        // A success takes its row away again.
+        assert!(sizes.0 <= 4096 && sizes.0 > 4092 && sizes.1 <= 4096, "{sizes:?}");
+        // Whoever tried last is remembered, although so many came.
+        let last = log_in(&access, Role::Owner, PASSWORD, from(9_999)).unwrap_err();
+        assert!(matches!(last, LoginError::Wait { .. }), "{last:?}");
+    }
+}
+
+#[test]
 fn a_known_browser_is_counted_by_itself_and_not_for_ever_known() {
     let (house, access, owner) = claimed();
     for _ in 0..5 {

@@ -1,5 +1,6 @@
 //! Claim, login, tokens and the log through the routes, on a host that has only begun to start.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -35,6 +36,8 @@ use crate::store::{ClientId, Store};
 const PASSWORD: &str = "correct horse";
 
 struct Host {
+    /// Where whoever asks over the network is.
+    from: Cell<IpAddr>,
     folder: TempDir,
     runtime: Runtime,
     access: Access,
@@ -59,7 +62,8 @@ impl Host {
         let access = Access::open(store, options.dangerous_with_cheap_hashes()).unwrap();
         let startup = Startup::new(&["waking up"]).with_access(access.clone());
         let runtime = Runtime::new().unwrap();
-        Self { folder, runtime, access, router: router(startup) }
+        let from = Cell::new(IpAddr::from([192, 0, 2, 7]));
+        Self { from, folder, runtime, access, router: router(startup) }
     }
 
     /// The same, with the rooms of a host that is complete; their store is another one.
@@ -89,7 +93,7 @@ impl Host {
         body: Value,
     ) -> Answer {
         let is_local = matches!(who, Who::Local { .. });
-        let remote = (!is_local).then_some(IpAddr::from([192, 0, 2, 7]));
+        let remote = (!is_local).then_some(self.from.get());
         let caller = Caller { who, remote, claimed: self.access.is_claimed() };
         let mut request = Request::builder().method(method).uri(format!("/api/v1{path}"));
         if let Some(cookie) = cookie {
@@ -197,6 +201,28 @@ fn a_wrong_code_says_how_long_to_wait() {
         status.body,
         json!({ "claimed": false, "reason": "first start", "wait_seconds": 1, "tries_left": 4 })
     );
+    // Nobody else waits for it.
+    host.from.set(IpAddr::from([192, 0, 2, 8]));
+    let status = host.anonymous(Method::GET, "/claim", Value::Null);
+    assert_eq!((&status.body["wait_seconds"], &status.body["tries_left"]), (&json!(0), &json!(5)));
+    assert_eq!(host.claim(&host.code()).status, StatusCode::OK);
+}
+
+#[test]
+fn a_wrong_password_says_how_long_to_wait() {
+    let host = Host::new();
+    host.claimed();
+    host.access.log_out_others(None).unwrap();
+    let log_in =
+        |password: &str| host.anonymous(Method::POST, "/session", json!({ "password": password }));
+    let wrong = log_in("wrong password");
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    assert_eq!((wrong.retry_after.as_deref(), &wrong.body["wait_seconds"]), (Some("1"), &json!(1)));
+    let early = log_in(PASSWORD);
+    assert_eq!(early.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!((early.retry_after.as_deref(), &early.body["code"]), (Some("1"), &json!("wait")));
+    host.from.set(IpAddr::from([192, 0, 2, 8]));
+    assert_eq!(log_in(PASSWORD).status, StatusCode::OK);
 }
 
 #[test]
