@@ -59,8 +59,8 @@ pub struct ClaimState {
 pub enum ClaimError {
     /// It has an owner.
     #[error(
-        "this host has an owner already; log in. If the password is lost, it can be claimed anew by \
-         somebody at the machine"
+        "this host has an owner already; log in. If the password is lost, the owner's guide says how whoever \
+         is at the machine gets in"
     )]
     Claimed,
     /// The secret is not the one of this host.

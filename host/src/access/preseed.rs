@@ -76,7 +76,8 @@ pub enum PreseedError {
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PreseedOutcome {
-    /// It was taken; here is the network that it names.
+    /// It was taken; here is the network that it names. It is handed on once and not kept: a host that dies before it
+    /// has done something with it answers [`PreseedOutcome::Used`] from then on. Whoever joins it must mind that.
     Taken {
         /// The network.
         network: Option<Network>,
