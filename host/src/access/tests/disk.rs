@@ -14,6 +14,7 @@ fn a_login_needs_no_disk_and_says_that_it_ends_with_the_host() {
     assert!(problems.len() == 1 && problems[0].starts_with("1 login(s)"), "{problems:?}");
     // A login more than there may be, and a logout, need no disk either.
     for _ in 0..MAX_SESSIONS {
+        house.pass(Duration::from_secs(1));
         log_in(&access, Role::Owner, PASSWORD, THERE).unwrap();
     }
     let third = log_in(&access, Role::Owner, PASSWORD, THERE).unwrap();
@@ -31,6 +32,8 @@ fn a_login_needs_no_disk_and_says_that_it_ends_with_the_host() {
     let access = house.open();
     assert!(access.session(fourth.secret.reveal()).is_some());
     assert!(access.session(second.secret.reveal()).is_none());
+    // It made room while the disk was full.
+    assert!(access.session(first.secret.reveal()).is_none());
 }
 
 /// Whether it was made, or failed for certain, or nobody can tell.
