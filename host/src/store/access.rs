@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::audit::{AuditEntry, insert_audit};
+use super::revision::Part;
 use super::{Store, StoreError, sql};
 
 /// The setting that holds the host's name.
@@ -186,7 +187,7 @@ impl Store {
     /// # Errors
     /// The disk failed; nothing happened.
     pub fn finish_claim(&self, finished: &FinishedClaim<'_>) -> Result<bool, StoreError> {
-        self.whole("claim the host", |connection| {
+        let finished = self.whole("claim the host", |connection| {
             let used = connection.execute(
                 "DELETE FROM claim WHERE token = ?1 AND NOT EXISTS (SELECT 1 FROM owner)",
                 [finished.token],
@@ -200,7 +201,10 @@ impl Store {
             insert_session(connection, finished.session)?;
             insert_audit(connection, finished.audit)?;
             Ok(true)
-        })
+        })?;
+        // The name is one.
+        self.changed(Part::Settings);
+        Ok(finished)
     }
 
     /// Makes the host anybody's who has the claim: the owner, all sessions and all tokens go. With something that counts
@@ -442,6 +446,7 @@ impl Store {
         #[cfg(test)]
         self.inner.fault.strike(Struck::Change).map_err(sql(doing))?;
         transaction.commit().map_err(sql(doing))?;
+        self.changed(Part::Owner);
         #[cfg(test)]
         self.inner.fault.strike(Struck::Answer).map_err(sql(doing))?;
         Ok(done)

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
+use super::revision::Part;
 use super::{Store, StoreError, sql, unix_now};
 
 /// All pictures together, in bytes: a backup holds them.
@@ -53,6 +54,7 @@ impl Store {
                 params![title, definition, unix_now().cast_signed()],
             )
             .map_err(sql("keep an app"))?;
+        self.changed(Part::Settings);
         Ok(())
     }
 
@@ -65,6 +67,7 @@ impl Store {
             .connection()
             .execute("DELETE FROM app WHERE title = ?1", [title])
             .map_err(sql("remove an app"))?;
+        self.changed(Part::Settings);
         Ok(removed > 0)
     }
 
@@ -102,6 +105,7 @@ impl Store {
         let changed = connection
             .execute("UPDATE app SET art = ?2 WHERE title = ?1", params![title, art])
             .map_err(sql(doing))?;
+        self.changed(Part::Settings);
         Ok(changed > 0)
     }
 }

@@ -11,6 +11,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 use zeroize::Zeroizing;
 
+use super::revision::Part;
 use super::{ClientId, Store, StoreError, client, schema, sql};
 
 /// The tables of a backup, and as many rows as each may have.
@@ -139,6 +140,8 @@ impl Store {
             }
         }
         *trusted = restored;
+        self.changed(Part::Clients);
+        self.changed(Part::Settings);
         Ok((gone, curbed))
     }
 }

@@ -18,6 +18,7 @@ mod folder;
 mod os;
 mod past;
 mod policy;
+mod revision;
 mod schema;
 mod setting;
 
@@ -31,6 +32,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use zeroize::Zeroizing;
 
+use self::revision::Part;
 use crate::agent::ProfileNumber;
 
 #[cfg(test)]
@@ -46,6 +48,7 @@ pub use copy::{COPIED_TABLES, Cell, StoreCopy, TableCopy};
 pub use os::OsRow;
 pub use past::{EndedSession, MAX_PAST_SESSIONS, PastSession};
 pub use policy::{MAX_EXPIRES_AT, Permission, Policy};
+pub use revision::Revisions;
 
 /// As many clients as one host remembers.
 pub const MAX_CLIENTS: usize = 512;
@@ -211,6 +214,7 @@ struct Inner {
     database: PathBuf,
     connection: Mutex<Connection>,
     trusted: RwLock<HashMap<ClientId, PairedClient>>,
+    counts: revision::Counts,
     #[cfg(test)]
     fault: access::Fault,
     // Held for its lock, and declared last: the lock goes after the connection is closed.
@@ -253,6 +257,7 @@ impl Store {
                 database,
                 connection: Mutex::new(connection),
                 trusted: RwLock::new(trusted),
+                counts: revision::Counts::default(),
                 #[cfg(test)]
                 fault: access::Fault::default(),
                 _lock: lock,
@@ -323,6 +328,7 @@ impl Store {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(client.id, client.clone());
+        self.changed(Part::Clients);
         Ok(client)
     }
 
@@ -335,6 +341,7 @@ impl Store {
         // Distrust first: if the disk fails, the owner's wish holds at least for this run.
         let removed =
             self.inner.trusted.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.changed(Part::Clients);
         client::delete(&connection, id).map_err(sql("remove a device"))?;
         Ok(removed)
     }
@@ -353,6 +360,7 @@ impl Store {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, client.clone());
+        self.changed(Part::Clients);
         Ok(Some(client))
     }
 

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::revision::Part;
 use super::{ClientId, PairedClient, PoisonError, Store, StoreError, sql, unix_now};
 
 /// The latest end of a stay that can be named, in seconds since 1970: the end of the year 9999.
@@ -115,6 +116,7 @@ impl Store {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, client.clone());
+        self.changed(Part::Clients);
         Ok(Some(client))
     }
 }

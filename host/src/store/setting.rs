@@ -2,6 +2,7 @@
 
 use rusqlite::params;
 
+use super::revision::Part;
 use super::{Store, StoreError, sql, unix_now};
 
 /// As many settings are kept, and read: more than there are, so that a newer host's are not lost.
@@ -41,7 +42,9 @@ impl Store {
                 )
                 .map_err(sql(doing))?;
         }
-        transaction.commit().map_err(sql(doing))
+        transaction.commit().map_err(sql(doing))?;
+        self.changed(Part::Settings);
+        Ok(())
     }
 
     /// Forgets a setting, if it is there.
@@ -52,6 +55,7 @@ impl Store {
         self.connection()
             .execute("DELETE FROM setting WHERE key = ?1", [key])
             .map_err(sql("reset a setting"))?;
+        self.changed(Part::Settings);
         Ok(())
     }
 
@@ -61,6 +65,7 @@ impl Store {
     /// The disk failed; they are still there.
     pub fn remove_settings(&self) -> Result<(), StoreError> {
         self.connection().execute("DELETE FROM setting", []).map_err(sql("reset the settings"))?;
+        self.changed(Part::Settings);
         Ok(())
     }
 }
