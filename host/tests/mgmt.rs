@@ -14,9 +14,10 @@ use punktfunk_core::media::{
     SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
+use punktfunk_host::access::{Access, AccessOptions, ClaimAttempt, Scope, Scopes};
 use punktfunk_host::health::Finding;
 use punktfunk_host::health::child::Examiner;
-use punktfunk_host::identity::Identity;
+use punktfunk_host::identity::{ConsoleIdentity, Identity};
 use punktfunk_host::logbook::Logbook;
 use punktfunk_host::machine::storage::{Folder, Purpose};
 use punktfunk_host::mgmt::client::{Client, ClientError};
@@ -30,7 +31,7 @@ use punktfunk_host::pairing::{
 use punktfunk_host::session::{
     App, AppId, Running, SessionDesk, SessionError, SessionId, SessionInfo, StreamGrant,
 };
-use punktfunk_host::store::{ClientId, NewClient, PairedClient, Store};
+use punktfunk_host::store::{AuditEntry, AuditKind, ClientId, NewClient, PairedClient, Store};
 use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -542,9 +543,62 @@ fn who_follows_the_log_comes_back_without_losing_a_record() {
 }
 
 #[test]
+fn followers_are_told_that_what_is_kept_has_changed_whoever_changed_it() {
+    let host = Host::start(DeskMode::Prompt);
+    let follow = |topics: &str| {
+        let stream = UnixStream::connect(&host.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let path = format!("/api/v1/events?topics={topics}");
+        (&stream).write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        let mut follower = Follower { stream, heard: String::new() };
+        follower.until("you follow from here");
+        follower
+    };
+    let mut all = follow("settings,clients,owner");
+    let mut some = follow("clients");
+    host.pair(&[7; 32]);
+    host.store.put_settings(&[("limits.sessions".to_owned(), "2".to_owned())]).unwrap();
+    let entry = AuditEntry {
+        at: 1,
+        kind: AuditKind::Deed,
+        actor: "owner".to_owned(),
+        remote: None,
+        action: "something".to_owned(),
+        detail: "of no interest to followers".to_owned(),
+    };
+    host.store.add_audit(&entry).unwrap();
+    all.until("event: owner");
+    for told in ["event: settings", "event: clients", "data: {\"event\":\"clients\"}"] {
+        assert!(all.heard.contains(told), "{told}: {}", all.heard);
+    }
+    assert!(!all.heard.contains("interest"), "{}", all.heard);
+    some.until("event: clients");
+    assert!(!some.heard.contains("settings") && !some.heard.contains("owner"), "{}", some.heard);
+}
+
+/// Somebody who follows, and all that was heard.
+struct Follower {
+    stream: UnixStream,
+    heard: String,
+}
+
+impl Follower {
+    fn until(&mut self, wanted: &str) {
+        let mut piece = [0; 512];
+        while !self.heard.contains(wanted) {
+            let length = self.stream.read(&mut piece).unwrap();
+            assert!(length > 0, "it ended without {wanted}: {}", self.heard);
+            self.heard.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+    }
+}
+
+#[test]
 fn the_bundle_holds_no_secret_of_the_host() {
     let host = Host::start(DeskMode::Prompt);
     let identity = Identity::load_or_create(&host.store).unwrap();
+    let console = ConsoleIdentity::load_or_create(&host.store, "box").unwrap();
+    let claims = owners_secrets(&host);
     let client = host.pair(&[7; 32]);
     host.store.rename(client.id, "Annas Fernseher").unwrap();
     let planted = ["4821", "pf_0123456789abcdef", "correct horse", "c00k1ev4lue", "claimt0ken"];
@@ -556,7 +610,7 @@ fn the_bundle_holds_no_secret_of_the_host() {
         tracing::info!("Cookie: __Host-punktfunk={}; a=b", planted[3]);
         tracing::info!("open https://box.local/#{}", planted[4]);
         tracing::info!(name = "Annas Fernseher", "it plays; rikey={}", "ab".repeat(32));
-        tracing::info!("{identity:?}");
+        tracing::info!("{identity:?} {console:?}");
     });
     let bundle = host.raw(b"GET /api/v1/logs/bundle HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(bundle.starts_with("HTTP/1.1 200"), "{}", &bundle[..200.min(bundle.len())]);
@@ -565,16 +619,58 @@ fn the_bundle_holds_no_secret_of_the_host() {
         assert!(!bundle.contains(secret), "{secret} is in the bundle");
     }
     let database = rusqlite::Connection::open(host.folder.path().join("state/state.db")).unwrap();
-    let key: Vec<u8> =
-        database.query_row("SELECT private_key_der FROM identity", [], |row| row.get(0)).unwrap();
-    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Any eight bytes of it, as they are, as Debug shows them, and in hex.
-    for at in 0..key.len() - 8 {
-        let part = &key[at..at + 8];
+    let (token, code) = claims;
+    assert!(!bundle.contains(&code), "the claim's code is in the bundle");
+    check_nothing_of("the claim's token", &token, &bundle);
+    for (what, column) in [
+        ("the host's key", "private_key_der FROM identity"),
+        ("the console's key", "private_key_der FROM console_identity"),
+        ("the owner's password", "CAST(password AS BLOB) FROM owner"),
+        ("the viewer's password", "CAST(viewer_password AS BLOB) FROM owner"),
+        ("a token", "hash FROM token"),
+        ("a login", "hash FROM console_session"),
+    ] {
+        let secret = database.query_row(&format!("SELECT {column}"), [], |row| row.get(0));
+        // What hashes have in common is no secret: how they were made, in front.
+        let secret: Vec<u8> = secret.unwrap();
+        let own = secret.len().saturating_sub(64);
+        let is_key = what.ends_with("key");
+        check_nothing_of(what, if is_key { &secret } else { &secret[own..] }, &bundle);
+    }
+}
+
+/// Claims the host, with a viewer and a token; gives the claim's token and code as they were.
+fn owners_secrets(host: &Host) -> (Vec<u8>, String) {
+    let state = host.folder.path().join("state");
+    let options = AccessOptions::of_machine(state).dangerous_with_cheap_hashes();
+    let access = Access::open(host.store.clone(), options).unwrap();
+    let claim = host.store.claim().unwrap().unwrap();
+    let (token, code) = (claim.token.to_vec(), claim.code.to_string());
+    access
+        .claim(&ClaimAttempt {
+            secret: &code,
+            name: "box",
+            password: "correct horse battery",
+            remote: None,
+            agent: None,
+        })
+        .unwrap();
+    access.set_viewer_password(Some("only to look at it"), None).unwrap();
+    access.make_token("bot", Scopes::from_iter([Scope::View]), None, None).unwrap();
+    (token, code)
+}
+
+/// No eight bytes of the secret in a row are there: as they are, as Debug shows them, or in hex.
+fn check_nothing_of(what: &str, secret: &[u8], bundle: &str) {
+    assert!(secret.len() >= 16, "{what}");
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let small = bundle.to_lowercase();
+    for at in 0..=secret.len() - 8 {
+        let part = &secret[at..at + 8];
         let shown = format!("{part:?}");
-        assert!(!bundle.as_bytes().windows(8).any(|window| window == part));
-        assert!(!bundle.contains(shown.trim_matches(['[', ']'])));
-        assert!(!bundle.to_lowercase().contains(&hex[2 * at..2 * at + 16]));
+        assert!(!bundle.as_bytes().windows(8).any(|window| window == part), "{what}");
+        assert!(!bundle.contains(shown.trim_matches(['[', ']'])), "{what}");
+        assert!(!small.contains(&hex[2 * at..2 * at + 16]), "{what}");
     }
 }
 

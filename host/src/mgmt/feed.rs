@@ -2,7 +2,7 @@
 //! hardly more than one, and none of them is waited for.
 //!
 //! The task exists while somebody follows. It hears the pairing desk and the start, and looks once a second at what has
-//! no voice of its own: sessions and problems. Events go into a queue of fixed length; a follower that falls behind
+//! no voice of its own: sessions, problems, and what is kept in the store. Events go into a queue of fixed length; a follower that falls behind
 //! loses the oldest and is told how many.
 //!
 //! Deliberately absent: a memory. Who begins to follow reads the state first-hand; an event only says what to read again.
@@ -20,10 +20,11 @@ use super::startup::Startup;
 use super::wire::{Event, Finished, Request, SessionNews};
 use crate::pairing::{PairingDesk, PairingEvent};
 use crate::session::SessionInfo;
+use crate::store::{Revisions, Store};
 
 /// A follower that is further behind loses events.
 const MAX_LAG: usize = 256;
-/// Sessions and problems are looked at this often.
+/// Sessions, problems and the store are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// An event with its number, which only grows.
@@ -101,6 +102,13 @@ struct Watch {
     stage: watch::Receiver<()>,
     startup: Startup,
     host: Option<Seen>,
+    kept: Option<Kept>,
+}
+
+/// What is kept, as it was last seen; also while there is no host to see.
+struct Kept {
+    store: Store,
+    revisions: Revisions,
 }
 
 /// The host as it was last seen.
@@ -114,7 +122,8 @@ struct Seen {
 impl Watch {
     fn new(startup: Startup) -> Self {
         let (stage, host) = (startup.changes(), startup.handles().ok().map(Seen::new));
-        Self { stage, startup, host }
+        let kept = startup.store().map(Kept::new);
+        Self { stage, startup, host, kept }
     }
 
     async fn run(mut self) {
@@ -127,6 +136,7 @@ impl Watch {
                         return;
                     }
                     self.host = self.startup.handles().ok().map(Seen::new);
+                    self.kept = self.kept.or_else(|| self.startup.store().map(Kept::new));
                     vec![Event::Stage { stage: self.startup.stage().into() }]
                 }
                 event = desk_event(&mut self.host) => event,
@@ -134,7 +144,9 @@ impl Watch {
                     if self.startup.feed().is_left() {
                         return;
                     }
-                    self.host.as_mut().map(Seen::look).unwrap_or_default()
+                    let mut told = self.host.as_mut().map(Seen::look).unwrap_or_default();
+                    told.extend(self.kept.as_mut().map(Kept::look).unwrap_or_default());
+                    told
                 }
             };
             told.into_iter().for_each(|event| self.startup.feed().tell(event));
@@ -163,6 +175,24 @@ fn told(event: PairingEvent, desk: &PairingDesk) -> Event {
         }
         PairingEvent::Ended(finished) => Event::PairingEnded { finished: Finished::from(finished) },
         PairingEvent::Refused { .. } | PairingEvent::Desk(_) => Event::PairingDesk,
+    }
+}
+
+impl Kept {
+    fn new(store: Store) -> Self {
+        Self { revisions: store.revisions(), store }
+    }
+
+    /// Which parts are other than at the last look.
+    fn look(&mut self) -> Vec<Event> {
+        let now = self.store.revisions();
+        let before = std::mem::replace(&mut self.revisions, now);
+        let parts = [
+            (now.settings != before.settings, Event::Settings),
+            (now.clients != before.clients, Event::Clients),
+            (now.owner != before.owner, Event::Owner),
+        ];
+        parts.into_iter().filter(|(is_other, _)| *is_other).map(|(_, event)| event).collect()
     }
 }
 

@@ -30,6 +30,8 @@ use crate::access::{Scope, Scopes};
 pub(super) enum Need {
     /// Nothing: it answers everybody, also before the host is claimed.
     Nothing,
+    /// No more than that the host has an owner: it answers everybody then, and before that only on the host itself.
+    Claimed,
     /// The scope.
     Scope(Scope),
     /// The owner in person: logged in, or over the local socket. No token does.
@@ -39,10 +41,16 @@ pub(super) enum Need {
 }
 
 impl Need {
+    /// Whether nobody has to log in for it.
+    fn is_for_everybody(self) -> bool {
+        matches!(self, Self::Nothing | Self::Claimed)
+    }
+
     /// As it stands in the document.
     fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
+            Self::Claimed => "claimed",
             Self::Scope(scope) => scope.name(),
             Self::Owner => "owner",
             Self::Local => "local",
@@ -159,6 +167,9 @@ impl Caller {
             let detail = "this host has no owner yet; claim it first, with the code that it shows";
             return Err(Problem::new(StatusCode::FORBIDDEN, "unclaimed", detail));
         }
+        if need == Need::Claimed {
+            return Ok(());
+        }
         let may = match (&self.who, need) {
             (Who::Anonymous, _) => return Err(Problem::login_needed()),
             (_, Need::Local) => false,
@@ -166,7 +177,7 @@ impl Caller {
             (_, Need::Owner) => false,
             (Who::Viewer, Need::Scope(scope)) => scope == Scope::View,
             (Who::Token { scopes, .. }, Need::Scope(scope)) => scopes.contains(scope),
-            (Who::Local { .. }, _) | (_, Need::Nothing) => true,
+            (Who::Local { .. }, _) | (_, Need::Nothing | Need::Claimed) => true,
         };
         if may {
             return Ok(());
@@ -240,12 +251,15 @@ async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
     let (parts, body) = request.into_parts();
     let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &()).await;
     let body = whole(body)?;
-    // What needs nothing is also for somebody whose login has just ended.
-    if need != Need::Nothing {
+    // What everybody may is also for somebody whose login has just ended.
+    if !need.is_for_everybody() {
         standing.check()?;
     }
     Ok(Request::from_parts(parts, body.into()))
 }
+
+/// How the document tells what needs an owner from what needs nothing.
+const NO_OWNER: &str = "the host has no owner yet, or the caller may not do this";
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
@@ -258,20 +272,25 @@ fn document(operation: &mut Operation, need: Need) {
     let mut may_answer = vec![
         (StatusCode::BAD_REQUEST, "the request cannot be understood"),
         (StatusCode::PAYLOAD_TOO_LARGE, "the request is too large"),
+        (StatusCode::MISDIRECTED_REQUEST, "the request was sent to a name that is not this host's"),
         (StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"),
+        (StatusCode::INTERNAL_SERVER_ERROR, "the disk or the system failed, or the host has a bug"),
         (StatusCode::SERVICE_UNAVAILABLE, "the host is starting, or could not start"),
     ];
-    if need != Need::Nothing {
+    if !need.is_for_everybody() {
         may_answer.push((StatusCode::UNAUTHORIZED, "nobody is logged in"));
     }
     // Also a cookie without its CSRF token, and a foreign Origin.
-    may_answer.push((StatusCode::FORBIDDEN, "the caller may not do this"));
+    may_answer.push(match need {
+        Need::Claimed => (StatusCode::FORBIDDEN, NO_OWNER),
+        _ => (StatusCode::FORBIDDEN, "the caller may not do this"),
+    });
     for (status, description) in may_answer {
         let status = status.as_str().to_owned();
         operation.responses.responses.entry(status).or_insert_with(|| problem(description));
     }
     let schemes: &[&str] = match need {
-        Need::Nothing => &[],
+        Need::Nothing | Need::Claimed => &[],
         Need::Scope(_) => &["cookie", "token"],
         Need::Owner => &["cookie"],
         Need::Local => &["local"],

@@ -205,6 +205,14 @@ impl Startup {
         self.access.clone()
     }
 
+    /// What the host remembers, if it can be read.
+    pub(super) fn store(&self) -> Option<Store> {
+        match &*self.lock() {
+            State::Ready(handles) => Some(handles.store.clone()),
+            _ => self.basics.as_ref().and_then(|basics| basics.store.clone()),
+        }
+    }
+
     /// The next step begins.
     pub fn next_step(&self) {
         if let State::Starting(step) = &mut *self.lock() {

@@ -34,8 +34,8 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// The topics, separated by commas: `stage`, `pairing`, `sessions`, `problems`; all if left out. Those that this
-    /// version does not know are passed over.
+    /// The topics, separated by commas: `stage`, `pairing`, `sessions`, `problems`, `settings`, `clients`, `owner`;
+    /// all if left out. Those that this version does not know are passed over.
     topics: Option<String>,
 }
 

@@ -8,8 +8,8 @@ use super::super::guard::{Need, allow};
 use super::super::startup::Startup;
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
-    // It lies in the source for everybody, and says nothing about this host.
-    OpenApiRouter::new().routes(allow(Need::Nothing, routes!(openapi)))
+    // It lies in the source for everybody, and says nothing about this host but its version.
+    OpenApiRouter::new().routes(allow(Need::Claimed, routes!(openapi)))
 }
 
 /// This document, in OpenAPI 3.1.

@@ -22,7 +22,7 @@ use crate::access::{self, Access, LogIn, LoginError, Scope, Scopes, Session};
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
-        .routes(allow(Need::Nothing, routes!(who_am_i, log_in, log_out)))
+        .routes(allow(Need::Claimed, routes!(who_am_i, log_in, log_out)))
         .routes(allow(Need::Owner, routes!(sessions)))
         .routes(allow(Need::Owner, routes!(log_out_others)))
         .routes(allow(Need::Owner, routes!(change_password)))

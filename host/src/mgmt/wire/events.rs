@@ -17,6 +17,12 @@ pub enum Topic {
     Sessions,
     /// What is wrong.
     Problems,
+    /// What the console sets.
+    Settings,
+    /// Who is paired.
+    Clients,
+    /// The owner, logins and programs.
+    Owner,
 }
 
 /// Something has changed.
@@ -66,6 +72,13 @@ pub enum Event {
         /// All that is, in sentences.
         problems: Vec<String>,
     },
+    /// A setting, an app or its picture was changed.
+    Settings,
+    /// A device was paired, renamed or removed, or may do other things than before.
+    Clients,
+    /// The host was claimed or its claim armed again, somebody logged in or out, a token was made or removed, or something
+    /// else was noted in the audit log.
+    Owner,
     /// The follower was too slow and has missed events; what it shows may be old.
     Lagged {
         /// How many.
@@ -104,6 +117,9 @@ impl Event {
                 Topic::Sessions
             }
             Self::Problems { .. } => Topic::Problems,
+            Self::Settings => Topic::Settings,
+            Self::Clients => Topic::Clients,
+            Self::Owner => Topic::Owner,
             Self::Lagged { .. } => return None,
         })
     }
@@ -120,6 +136,9 @@ impl Event {
             Self::SessionChanged { .. } => "session-changed",
             Self::SessionEnded { .. } => "session-ended",
             Self::Problems { .. } => "problems",
+            Self::Settings => "settings",
+            Self::Clients => "clients",
+            Self::Owner => "owner",
             Self::Lagged { .. } => "lagged",
         }
     }
