@@ -185,7 +185,13 @@ fn oversized_requests_meet_their_limits() {
     // The host may have answered and closed before all is sent.
     let _ = browser.send(request.as_bytes());
     let said = String::from_utf8_lossy(&browser.rest()).into_owned();
+    // What was closed with something unread in it loses its answer on the way; that it was served would be one.
     assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "{said}");
+    // One byte too many, all of which the host reads before it says so.
+    let mut browser = rig.browser();
+    let head = "GET /api/v1/landing HTTP/1.1\r\nHost: localhost\r\nX: ";
+    browser.send(format!("{head}{}", "x".repeat(16 * 1024 - head.len())).as_bytes()).unwrap();
+    assert_eq!(browser.answer().unwrap().status, 431);
     let mut browser = rig.browser();
     let token = "Authorization: Bearer pf_pair";
     let request = format!(
@@ -194,6 +200,18 @@ fn oversized_requests_meet_their_limits() {
     browser.send(request.as_bytes()).unwrap();
     let answer = browser.answer().unwrap();
     assert_eq!(answer.status, 413, "{answer:?}");
+    // A body that does not say how long it is: as much as may be is waited for, and no more.
+    let chunked = format!(
+        "POST {ARM} HTTP/1.1\r\nHost: localhost\r\n{token}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let chunk = |bytes: usize| format!("{bytes:x}\r\n{}\r\n", " ".repeat(bytes));
+    for (bytes, end, expected) in [(16 * 1024, "0\r\n\r\n", 503), (16 * 1024 + 1, "", 413)] {
+        let mut browser = rig.browser();
+        browser.send(chunked.as_bytes()).unwrap();
+        browser.send((chunk(8 * 1024) + &chunk(bytes - 8 * 1024) + end).as_bytes()).unwrap();
+        let answer = browser.answer().unwrap();
+        assert_eq!(answer.status, expected, "{bytes}: {answer:?}");
+    }
 }
 
 /// Whether the host has closed a connection.

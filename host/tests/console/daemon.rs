@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::browser::{Answer, Browser};
 use super::ports;
-use super::process::PROGRAM;
+use super::process::{House, PROGRAM};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -125,14 +125,42 @@ fn the_console_is_there_before_and_after_a_restart_with_the_same_certificate() {
 
 #[test]
 #[ignore = "needs an unprivileged user"]
-fn a_broken_configuration_and_a_taken_port_keep_no_console_from_coming_up() {
+fn a_broken_configuration_keeps_no_console_from_coming_up() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = certificate(folder.path());
     let broken = "limits.sessions = 99\nno.such.setting = 1\n";
     let mut daemon = Daemon::start(folder.path(), broken);
     assert_eq!(daemon.stage(&certificate)["stage"], "ready");
-    drop(daemon);
+}
 
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn without_sound_server_compositor_and_gpu_the_console_comes_up_and_the_test_card_is_offered() {
+    let house = House::new();
+    let mut command = Command::new(PROGRAM);
+    // No program is found, nor what somebody's desktop runs.
+    command.stdout(Stdio::null()).env("PATH", "/nonexistent");
+    for name in ["XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY", "PIPEWIRE_REMOTE"] {
+        command.env_remove(name);
+    }
+    let mut daemon = house.start_by("", command, &[]);
+    assert_eq!(daemon.stage()["stage"], "ready");
+    let (_, status) = local(house.path(), "GET", "/status", "");
+    let problems = status["problems"].to_string();
+    for missing in ["sway", "pipewire"] {
+        assert!(problems.contains(missing), "{missing}: {problems}");
+    }
+    let (_, apps) = local(house.path(), "GET", "/apps", "");
+    let apps = apps.as_array().unwrap();
+    let titles: Vec<_> = apps.iter().filter(|app| app["offered"] == true).collect();
+    assert!(titles.len() == 1 && titles[0]["title"] == "Test card", "{apps:?}");
+    assert_eq!(daemon.ask("/api/v1/health").status, 200, "a client can play that");
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_taken_port_of_the_console_is_told_on_the_local_socket() {
+    let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let mut daemon = Daemon::start(folder.path(), &format!("console.port = {port}\n"));
