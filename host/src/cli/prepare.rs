@@ -136,22 +136,14 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     )?;
     let displays = rooms.displays.keys().cloned().collect();
     let hold = hold(&sessions, door.tuning(), displays, problems.clone());
-    tokio::task::spawn_blocking({
-        let settings = basics.settings.clone();
-        move || settings.attach(hold)
-    })
-    .await?;
-    let announcement = if config.discovery {
-        announce(&config, &identity, door.ports(), &problems).await?
-    } else {
-        None
-    };
+    let settings = basics.settings.clone();
+    tokio::task::spawn_blocking(move || settings.attach(hold)).await?;
+    let announcement = announce(&config, &identity, door.ports(), &problems).await?;
     if announcement.is_some() {
         // It is set once.
         let _ = preparation.local_name.set(discovery::local_name(identity.host_id()));
     }
-    let listen = options.listen.to_string();
-    let mut status = report(&config, &listen, door.ports(), &rooms);
+    let mut status = report(&config, &options.listen.to_string(), door.ports(), &rooms);
     status.listens.extend(preparation.console);
     let live = Live {
         status,
@@ -161,19 +153,31 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
         responder: announcement.as_ref().map(Announcement::responder),
     };
     let news = live.report().problems.into_iter().skip(told).collect();
-    let handles = MgmtHandles {
-        desk: pairing,
-        sessions: sessions.clone(),
+    let basics = Basics { examiner, ..basics };
+    let handles = handles_of(basics, pairing, store, sessions.clone(), live);
+    Ok(Host { door, announcement, sessions, handles, state_dir, news })
+}
+
+/// What the owner's doors open to, once all is there.
+fn handles_of(
+    basics: Basics,
+    desk: PairingDesk,
+    store: Store,
+    sessions: Arc<Sessions>,
+    live: Live,
+) -> MgmtHandles {
+    let Basics { settings, examiner, os, power, backups, .. } = basics;
+    MgmtHandles {
+        desk,
+        sessions,
         status: Arc::new(move || live.report()),
         examiner,
-        settings: basics.settings,
-        backups: (basics.backups)
-            .unwrap_or_else(|| Backups::new(store.clone(), Strength::default())),
+        settings,
+        backups: backups.unwrap_or_else(|| Backups::new(store.clone(), Strength::default())),
         store,
-        os: basics.os,
-        power: basics.power,
-    };
-    Ok(Host { door, announcement, sessions, handles, state_dir, news })
+        os,
+        power,
+    }
 }
 
 /// Sessions without apps: those are offered as soon as the settings are put to use.
@@ -254,12 +258,16 @@ fn hold(
     }
 }
 
+/// Says that the host is here, where that is wanted and works; a host that is not announced is still one.
 async fn announce(
     config: &Config,
     identity: &Identity,
     ports: Ports,
     problems: &Problems,
 ) -> anyhow::Result<Option<Announcement>> {
+    if !config.discovery {
+        return Ok(None);
+    }
     let options = DiscoveryOptions {
         name: config.name.clone(),
         host_id: identity.host_id().to_owned(),

@@ -70,6 +70,34 @@ async fn serve(
     logbook: Logbook,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
+    let remembered = remember(arguments, config).await?;
+    let (opened, preparing) = open(arguments, remembered, logbook)?;
+    let Opened { doors, startup, pairing, found } = opened;
+    let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors, &found).await;
+
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    if arguments.foreground {
+        say("\nStopping ...");
+    }
+    if let Some(host) = host {
+        host.close().await?;
+    }
+    doors.close().await;
+    info!("the host has stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the host's things are, what it remembers, and what is set.
+struct Remembered {
+    socket: PathBuf,
+    state_dir: Option<PathBuf>,
+    memory: Memory,
+    layers: Layers,
+    loaded: Loaded,
+}
+
+/// Reads what the host remembers. `config` says where, without what the console set, which holds from here on.
+async fn remember(arguments: &ServeArguments, config: Config) -> anyhow::Result<Remembered> {
     let socket = arguments
         .socket
         .clone()
@@ -78,9 +106,8 @@ async fn serve(
     let state_dir = (arguments.state_dir.clone().or_else(|| config.state_folder.clone()))
         .or_else(config::default_state_folder);
     let memory = tokio::task::spawn_blocking({
-        let (state_dir, name) = (state_dir.clone(), config.name.clone());
-        let prepared = arguments.prepared.clone();
-        move || Memory::open(state_dir.as_deref(), &name, prepared.as_deref())
+        let (state_dir, prepared) = (state_dir.clone(), arguments.prepared.clone());
+        move || Memory::open(state_dir.as_deref(), &config.name, prepared.as_deref())
     })
     .await??;
     let layers = layers(arguments);
@@ -92,6 +119,24 @@ async fn serve(
         }
     })
     .await?;
+    Ok(Remembered { socket, state_dir, memory, layers, loaded })
+}
+
+/// What is there while the host is put together, and after.
+struct Opened {
+    doors: Doors,
+    startup: Startup,
+    pairing: PairingDesk,
+    found: super::found::Found,
+}
+
+/// Opens the owner's doors, and begins to put the host together behind them.
+fn open(
+    arguments: &ServeArguments,
+    remembered: Remembered,
+    logbook: Logbook,
+) -> anyhow::Result<(Opened, JoinHandle<anyhow::Result<Host>>)> {
+    let Remembered { socket, state_dir, memory, layers, loaded } = remembered;
     let config = loaded.config.clone();
     let problems = Problems::default();
     problems.set("configuration", loaded.problems.iter().map(ToString::to_string).collect());
@@ -106,22 +151,23 @@ async fn serve(
     };
     let (basics, system) = beginning.basics(&playing);
     let credentials = doors::credentials(&memory);
-    let about = doors::about(&config, &memory.console, &credentials);
     let local_name = Arc::<OnceLock<String>>::default();
-    let mut startup = Startup::new(STEPS).about(about).with_basics(basics.clone()).with(Always {
-        logbook,
-        folders: state_dir.as_deref().map(folders_of).unwrap_or_default(),
-        settings: config::in_force(&config).into(),
-        local_name: Arc::clone(&local_name),
-        problems: problems.clone(),
-        appliance: config.appliance,
-    });
+    let mut startup = Startup::new(STEPS)
+        .about(doors::about(&config, &memory.console, &credentials))
+        .with_basics(basics.clone())
+        .with(Always {
+            logbook,
+            folders: state_dir.as_deref().map(folders_of).unwrap_or_default(),
+            settings: config::in_force(&config).into(),
+            local_name: Arc::clone(&local_name),
+            problems: problems.clone(),
+            appliance: config.appliance,
+        });
     if let Some(access) = &memory.access {
         startup = startup.with_access(access.clone());
     }
     let name = config.name.clone();
-    let owner_uid = config.owner_uid;
-    let places = doors::Places { socket: socket.clone(), owner_uid };
+    let places = doors::Places { socket: socket.clone(), owner_uid: config.owner_uid };
     let doors = Doors::open(places, &config, &memory.console, &startup, credentials)?;
     let beginning = memory.problems.iter().chain(&doors.problems).chain(&system.problem);
     problems.set("beginning", beginning.cloned().collect());
@@ -129,14 +175,7 @@ async fn serve(
     if arguments.foreground {
         introduce(&doors, &memory, config.appliance);
     }
-    // A box asks nobody at a terminal: until it has an owner, nobody but root can arm it.
-    let prompts = arguments.foreground && !config.appliance;
-    let mode = if prompts { DeskMode::Prompt } else { DeskMode::Armed };
-    let pairing = PairingDesk::new(DeskOptions::new(mode));
-    if let Some(access) = &memory.access {
-        let desk = pairing.clone();
-        access.on_rearm(move || desk.forget_owner());
-    }
+    let pairing = pairing_desk(arguments, config.appliance, &memory);
     let preparing = tokio::spawn(prepare(Preparation {
         config,
         basics,
@@ -151,25 +190,26 @@ async fn serve(
         startup: startup.clone(),
         local_name,
     }));
-
     let found = super::found::Found {
         name,
         port: doors.port,
         fingerprint: memory.console.fingerprint().to_string(),
         access: memory.access,
     };
-    let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors, &found).await;
+    Ok((Opened { doors, startup, pairing, found }, preparing))
+}
 
-    tell_systemd(&[sd_notify::NotifyState::Stopping]);
-    if arguments.foreground {
-        say("\nStopping ...");
+/// The desk, which forgets what an owner has begun when that one is the owner no more.
+fn pairing_desk(arguments: &ServeArguments, is_appliance: bool, memory: &Memory) -> PairingDesk {
+    // A box asks nobody at a terminal: until it has an owner, nobody but root can arm it.
+    let prompts = arguments.foreground && !is_appliance;
+    let mode = if prompts { DeskMode::Prompt } else { DeskMode::Armed };
+    let pairing = PairingDesk::new(DeskOptions::new(mode));
+    if let Some(access) = &memory.access {
+        let desk = pairing.clone();
+        access.on_rearm(move || desk.forget_owner());
     }
-    if let Some(host) = host {
-        host.close().await?;
-    }
-    doors.close().await;
-    info!("the host has stopped");
-    Ok(ExitCode::SUCCESS)
+    pairing
 }
 
 /// What is known before anything is put together.
