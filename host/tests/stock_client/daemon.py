@@ -32,7 +32,7 @@ def wait_for(what, deadline_s, probe, pause_s=0.1):
 class Daemon:
     """A host under test. `start` returns when its owner's socket answers."""
 
-    def __init__(self, binary, namespace, log_path, config=""):
+    def __init__(self, binary, namespace, log_path, config="", options=()):
         self.namespace = namespace
         self.log_path = Path(log_path)
         # Short, because the path of a Unix socket may have just 107 bytes; outside the clone, because whoever runs
@@ -62,6 +62,8 @@ class Daemon:
         self.environment["PUNKTFUNK_SOCKET"] = str(self.socket)
         # What `serve` is started by, if a test puts something between the host and its machine.
         self.wrapper = []
+        # What `serve` is told beside its configuration.
+        self.options = options
         self.process = None
 
     @property
@@ -73,7 +75,8 @@ class Daemon:
             self.launcher.start()
         log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
-            self._as_nobody([*self.wrapper, self.binary, "serve", "--foreground", "--config", self.config],
+            self._as_nobody([*self.wrapper, self.binary, "serve", "--foreground", "--config", self.config,
+                            *self.options],
                             "--pdeathsig=TERM"),
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment,
             start_new_session=True, cwd=self.folder)
