@@ -382,7 +382,9 @@ pub(super) static SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "mgmt.owner_uid",
-        about: "The user, beside root and the host's own, who may pair devices and see what runs.",
+        about: "The user, beside root and the host's own, who may do everything over the local socket, \
+                without a password: pair, set, switch the machine, and make a backup, which holds the \
+                host's key.",
         kind: Kind::Integer {
             range: 0..=u32::MAX as i64,
             set: |config, number| config.owner_uid = u32::try_from(number).ok(),
