@@ -19,6 +19,7 @@ fn every_room_of_this_machine_delivers() {
         state_dir: folder.path().to_owned(),
         agents: Arc::new(agents::starter(folder.path())),
         doors: vec![Door::Http(free), Door::Udp(free)],
+        console: free,
         listen: [127, 0, 0, 1].into(),
         announced: None,
         running: false,

@@ -17,8 +17,10 @@ pub(super) struct Agents {
 
 impl Agents {
     /// Chooses: a launcher that is there for this host's user, not for another's. `own_folder` is where sessions of the
-    /// daemon's own user would have their runtime folders. May block for as long as the launcher takes to answer.
-    pub(super) fn choose(config: &Config, own_folder: PathBuf) -> Self {
+    /// daemon's own user would have their runtime folders. `handed` are the ports that a service manager has opened for
+    /// the host; programs of sessions may reach them no more than its own. May block for as long as the launcher takes
+    /// to answer.
+    pub(super) fn choose(config: &Config, own_folder: PathBuf, handed: &[u16]) -> Self {
         let wanted = config.sessions.isolation == Isolation::Required;
         let own = rustix::process::geteuid().as_raw();
         let is_ours =
@@ -31,6 +33,7 @@ impl Agents {
         let launched = Launched::new(config.launcher.socket.clone());
         let mut ports = config.gamestream.ports().to_vec();
         ports.push(config.console_port());
+        ports.extend(handed);
         let problem = launched.problem(&ports);
         Self::new(Arc::new(launched), problem)
     }
@@ -54,7 +57,7 @@ mod tests {
         let mut config = Config::default();
         config.sessions.isolation = isolation;
         config.launcher.socket = socket.to_owned();
-        Agents::choose(&config, "/nonexistent/run".into())
+        Agents::choose(&config, "/nonexistent/run".into(), &[])
     }
 
     #[test]

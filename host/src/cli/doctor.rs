@@ -205,7 +205,7 @@ fn surroundings(arguments: &ProbeArguments, config: &Config) -> Surroundings {
     let configured: IpAddr = config.listen.address;
     Surroundings {
         state_dir: arguments.state_dir.clone(),
-        agents: Agents::choose(config, arguments.scratch.clone()).starter,
+        agents: Agents::choose(config, arguments.scratch.clone(), &[]).starter,
         doors: vec![
             Door::Http(gamestream.port),
             Door::Tcp(gamestream.https_port()),
@@ -214,6 +214,7 @@ fn surroundings(arguments: &ProbeArguments, config: &Config) -> Surroundings {
             Door::Udp(gamestream.control_port()),
             Door::Udp(gamestream.audio_port()),
         ],
+        console: config.console_port(),
         listen: if configured.is_unspecified() { any_address() } else { configured },
         announced: config.discovery.then(|| config.name.clone()),
         running: arguments.running,

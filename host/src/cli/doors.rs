@@ -120,6 +120,8 @@ pub(super) struct Doors {
     pub(super) problems: Vec<String>,
     /// The console's port, by which it is announced.
     pub(super) port: Option<u16>,
+    /// The ports that a service manager has opened for it.
+    pub(super) handed: Vec<u16>,
     /// What people type into a browser.
     pub(super) address: Option<String>,
 }
@@ -154,6 +156,8 @@ impl Doors {
             problems.push(format!("the sockets that systemd opened cannot be served: {error}"));
             Vec::new()
         });
+        let at = left.iter().filter_map(|socket| socket.listener.local_addr().ok());
+        let handed = at.map(|address| address.port()).collect();
         let has_443 = left.iter().any(|socket| socket.name == "https");
         let listen = everywhere(config.listen.address);
         let options = HttpsOptions {
@@ -171,7 +175,7 @@ impl Doors {
         if let Some(address) = &address {
             tracing::info!(address, fingerprint = %console.fingerprint(), "the console is open");
         }
-        Ok(Self { socket, https, problems, port, address })
+        Ok(Self { socket, https, problems, port, handed, address })
     }
 
     /// The local socket, if it is open.

@@ -56,6 +56,8 @@ pub(super) struct Preparation {
     pub(super) store: Result<Store, Failure>,
     pub(super) pairing: PairingDesk,
     pub(super) console: Option<Listen>,
+    /// The ports that a service manager has opened for the console.
+    pub(super) handed: Vec<u16>,
     pub(super) problems: Problems,
     pub(super) startup: Startup,
     /// Set once the host is announced.
@@ -113,7 +115,8 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     startup.next_step();
     let agents = tokio::task::spawn_blocking({
         let (config, folder) = (config.clone(), session_dir(&preparation.socket));
-        move || Agents::choose(&config, folder)
+        let handed = preparation.handed.clone();
+        move || Agents::choose(&config, folder, &handed)
     })
     .await?;
     rooms.found.push(agents.found);

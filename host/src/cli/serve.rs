@@ -186,6 +186,7 @@ fn open(
         store: memory.store,
         pairing: pairing.clone(),
         console: doors.listens(),
+        handed: doors.handed.clone(),
         problems,
         startup: startup.clone(),
         local_name,

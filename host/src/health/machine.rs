@@ -105,11 +105,11 @@ pub(super) fn isolation(around: &Surroundings) -> Finding {
 /// The doors of a running host that a program in a session can open.
 fn reached_doors(agent: &dyn Agent, around: &Surroundings) -> Result<Vec<String>, AgentError> {
     let mut reached = Vec::new();
-    for door in &around.doors {
-        let (Door::Http(port) | Door::Tcp(port)) = door else { continue };
-        if !around.running {
-            continue;
-        }
+    let tcp = around.doors.iter().filter_map(|door| match door {
+        Door::Http(port) | Door::Tcp(port) => Some(*port),
+        Door::Udp(_) => None,
+    });
+    for port in tcp.chain([around.console]).filter(|_| around.running) {
         let address = super::network::near(around.listen);
         let script = format!(
             "if (exec 3<>/dev/tcp/{address}/{port}); then echo {REACHED}; else echo {CLOSED}; fi >&2"
@@ -252,7 +252,7 @@ pub(super) mod tests {
         let Finding::Broken { reason } = told(true, Some("killed by signal 9")) else { panic!() };
         assert!(reason.contains("47989") && reason.contains("did not say"), "{reason}");
         let Finding::Broken { reason } = told(true, Some(REACHED)) else { panic!() };
-        assert!(reason.contains("47989"), "{reason}");
+        assert!(reason.contains("47989, 1;"), "{reason}");
         assert!(matches!(told(true, None), Finding::Broken { .. }));
         assert!(matches!(told(false, Some("")), Finding::Missing { .. }));
     }

@@ -149,6 +149,8 @@ pub struct Surroundings {
     pub agents: Arc<dyn AgentStarter>,
     /// The doors that a host opens or has opened.
     pub doors: Vec<Door>,
+    /// The console's port, which no program in a session may reach either.
+    pub console: u16,
     /// The address they are on.
     pub listen: std::net::IpAddr,
     /// The name it is announced by, if it is.

@@ -146,6 +146,7 @@ pub(super) mod tests {
             state_dir: "/nonexistent".into(),
             agents: std::sync::Arc::new(crate::health::machine::tests::Agents::default()),
             doors,
+            console: 1,
             listen: Ipv4Addr::LOCALHOST.into(),
             announced: None,
             running,
