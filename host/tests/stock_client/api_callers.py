@@ -1,4 +1,4 @@
-"""Callers of the owner's API, as a console in a browser is one: over TLS from the client's machine, with a token.
+"""Callers of the owner's API, as a console in a browser is one: over TLS from the client's machine, with tokens.
 
 `api_callers.py follow` opens `count` streams of events at `path`, says `following` once something was told on each, goes
 on until its input ends, and prints what each heard. `api_callers.py call` calls the `paths` in turns over one connection,
@@ -33,8 +33,9 @@ def connected(task):
     return connection
 
 
-def ask(task, connection, path):
-    connection.request("GET", f"/api/v1{path}", headers={"Authorization": f"Bearer {task['token']}"})
+def ask(task, connection, path, number=0):
+    token = task["tokens"][number % len(task["tokens"])]
+    connection.request("GET", f"/api/v1{path}", headers={"Authorization": f"Bearer {token}"})
     answer = connection.getresponse()
     assert answer.status == 200, f"{path}: {answer.status} {answer.read(2000)}"
     return answer
@@ -45,7 +46,7 @@ def follow(task):
     begun = [threading.Event() for _ in heard]
 
     def listen(number):
-        answer = ask(task, connected(task), task["path"])
+        answer = ask(task, connected(task), task["path"], number)
         while line := answer.readline():
             if line.startswith(b"event: "):
                 heard[number][line[7:].strip().decode()] += 1

@@ -33,16 +33,16 @@ CALL_EVERY_MS = 25
 
 
 class Owned:
-    """A claimed host that a device is paired with, and a token for its API."""
+    """A claimed host that a device is paired with, and tokens for its API."""
 
-    def __init__(self, street, daemon, client, token):
-        self.street, self.daemon, self.client, self.token = street, daemon, client, token
+    def __init__(self, street, daemon, client, tokens):
+        self.street, self.daemon, self.client, self.tokens = street, daemon, client, tokens
 
     def caller(self, verb, **task):
         """A process on the client's machine that calls the API; api_callers.py says what the task is."""
         process = subprocess.Popen(inside(self.street.client, [sys.executable, "-B", HERE / "api_callers.py", verb]),
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        task |= {"address": HOST_V4, "port": CONSOLE_PORT, "token": self.token}
+        task |= {"address": HOST_V4, "port": CONSOLE_PORT, "tokens": self.tokens}
         process.stdin.write(json.dumps(task) + "\n")
         process.stdin.flush()
         return process
@@ -87,12 +87,14 @@ def owned(request, artefacts, tmp_path_factory):
             api = Api(daemon.socket)
             link = wait_for("the claim link", 30, lambda: re.search(r"https://\S+#([0-9a-f]{32})\b", daemon.log()))
             api.call("POST", "/claim", {"secret": link[1], "name": "den", "password": "correct horse battery"})
-            token = api.call("POST", "/tokens", {"name": "pages", "scopes": ["view", "manage", "pair"]})["secret"]
+            # No token has places for ten followers.
+            tokens = [api.call("POST", "/tokens", {"name": name, "scopes": ["view", "manage", "pair"]})["secret"]
+                      for name in ("pages", "more pages")]
             client = Client(street.client, tmp_path_factory.mktemp("owned"), artefacts, "owned-client")
             assert client.do("reach", port=47989, deadline=30.0)["reached"]
             outcome = pair(client, daemon, "1357", "1357")
             assert outcome["paired"], outcome
-            yield Owned(street, daemon, client, token)
+            yield Owned(street, daemon, client, tokens)
         finally:
             daemon.discard()
 
