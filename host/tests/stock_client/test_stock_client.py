@@ -6,6 +6,7 @@ something that it could watch.
 """
 
 import json
+import re
 import time
 
 import numpy as np
@@ -61,7 +62,9 @@ def test_a_wrong_pin_is_refused_and_the_right_one_pairs(paired, daemon):
     assert right["paired"], right
     assert right["answer"] == 0, right["said"]
     assert not pending(daemon)
-    assert "4321" not in daemon.log() and "0808" not in daemon.log(), "a PIN is in the log"
+    # By itself: four digits also stand in fingerprints and in fractions of a second.
+    said = re.search(r"(?<![0-9A-Za-z:.])(4321|0808)(?![0-9A-Za-z:])", daemon.log())
+    assert not said, f"a PIN is in the log: {said}"
 
 
 # spec: gamestream 13 item 23
