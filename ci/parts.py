@@ -124,7 +124,7 @@ def stream(long):
     daemon = TARGET / "debug" / "punktfunk-host"
     published = ROOT / "target" / "debug"
     published.mkdir(parents=True, exist_ok=True)
-    parts = ("punktfunk-agent", "punktfunk-launcher", "punktfunk-sound")
+    parts = ("punktfunk-agent", "punktfunk-launcher", "punktfunk-os", "punktfunk-sound")
     for program in (daemon, *map(daemon.with_name, parts)):
         shutil.copy2(program, published / f".new-{program.name}")
         os.replace(published / f".new-{program.name}", published / program.name)

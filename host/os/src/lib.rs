@@ -1,0 +1,27 @@
+//! Root's program on the box.
+//!
+//! The daemon that streams is not root. What must be root on an appliance is here, behind fixed verbs: keeping the boot
+//! loader's entries in step with the deployments on the disk, judging a deployment after it was started, going back, and
+//! saying who is at the machine. Every decision is a pure function over a model; a thin layer reads files, starts
+//! programs and carries out what was decided.
+//!
+//! - [`model`]: what the disk holds, as values.
+//! - [`mirror`]: OSTree's deployments become entries of the boot loader, safe against a power cut at any moment.
+//! - [`policy`]: the verdict, falling back, giving a try back, going back.
+//! - [`ledger`] and [`status`]: what root remembers, and what it says to everybody.
+//! - [`verbs`]: what can be asked for, over [`ostree`], [`programs`] and [`place`].
+//!
+//! Deliberately absent: streaming, the network, and any path below a folder that the daemon owns.
+
+pub mod calendar;
+pub mod facts;
+pub mod files;
+pub mod ledger;
+pub mod mirror;
+pub mod model;
+pub mod ostree;
+pub mod place;
+pub mod policy;
+pub mod programs;
+pub mod status;
+pub mod verbs;

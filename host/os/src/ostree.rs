@@ -1,0 +1,165 @@
+//! OSTree, through its program. What a deployment is called and where it stands is asked of it; what it wrote to the
+//! disk is read by [`crate::mirror`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::calendar;
+use crate::model::DeploymentId;
+use crate::model::name::is_checksum;
+use crate::programs::{ProgramError, run_well};
+
+/// The name under which all of ours are deployed; they share one `/var`.
+pub const STATEROOT: &str = "punktfunk";
+
+/// Whatever only changes links and small files.
+const QUICK: Duration = Duration::from_secs(120);
+
+/// Bringing a whole system in.
+const SLOW: Duration = Duration::from_secs(3600);
+
+/// What a commit says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    /// What it is called; empty when it does not say.
+    pub version: String,
+    /// When it was made, in seconds since 1970; 0 when that cannot be read.
+    pub made_at: u64,
+}
+
+/// What is asked of OSTree. Deployments are numbered by their place in its own list, the first being the next to start.
+pub trait Ostree {
+    /// All deployments in its order.
+    fn list(&self) -> Result<Vec<DeploymentId>, ProgramError>;
+    /// Removes one.
+    fn undeploy(&self, index: usize) -> Result<(), ProgramError>;
+    /// Makes one the first.
+    fn set_default(&self, index: usize) -> Result<(), ProgramError>;
+    /// Keeps one, or lets it go.
+    fn pin(&self, index: usize, pinned: bool) -> Result<(), ProgramError>;
+    /// The commit that a reference names in a repository.
+    fn resolve(&self, repository: &Path, reference: &str) -> Result<String, ProgramError>;
+    /// Copies a commit from a repository on this machine.
+    fn pull_local(&self, repository: &Path, reference: &str) -> Result<(), ProgramError>;
+    /// Deploys what was pulled, as the first, with the arguments of the one that runs.
+    fn deploy(&self, reference: &str) -> Result<(), ProgramError>;
+    /// What a commit says of itself.
+    fn about(&self, commit: &str) -> About;
+}
+
+/// The program, and where the system root is that it works on.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Another system root than the one that runs.
+    sysroot: Option<PathBuf>,
+    repository: PathBuf,
+}
+
+impl Program {
+    /// Works on the system that runs, or on one that is mounted somewhere.
+    pub fn new(sysroot: Option<&Path>) -> Self {
+        let root = sysroot.unwrap_or(Path::new("/sysroot"));
+        Self { sysroot: sysroot.map(Path::to_path_buf), repository: root.join("ostree/repo") }
+    }
+
+    fn admin(&self, words: &[&str], limit: Duration) -> Result<String, ProgramError> {
+        let sysroot = self.sysroot.as_ref().map(|root| format!("--sysroot={}", root.display()));
+        let mut all = vec!["ostree", "admin"];
+        all.extend(words.first());
+        all.extend(sysroot.as_deref());
+        all.extend(words.iter().skip(1));
+        run_well(&all, limit)
+    }
+
+    fn repository(&self) -> String {
+        format!("--repo={}", self.repository.display())
+    }
+}
+
+impl Ostree for Program {
+    fn list(&self) -> Result<Vec<DeploymentId>, ProgramError> {
+        Ok(parse_list(&self.admin(&["status"], QUICK)?))
+    }
+
+    fn undeploy(&self, index: usize) -> Result<(), ProgramError> {
+        self.admin(&["undeploy", &index.to_string()], QUICK).map(drop)
+    }
+
+    fn set_default(&self, index: usize) -> Result<(), ProgramError> {
+        self.admin(&["set-default", &index.to_string()], QUICK).map(drop)
+    }
+
+    fn pin(&self, index: usize, pinned: bool) -> Result<(), ProgramError> {
+        let index = index.to_string();
+        let words: &[&str] = if pinned { &["pin", &index] } else { &["pin", "--unpin", &index] };
+        self.admin(words, QUICK).map(drop)
+    }
+
+    fn resolve(&self, repository: &Path, reference: &str) -> Result<String, ProgramError> {
+        let repository = format!("--repo={}", repository.display());
+        let said = run_well(&["ostree", &repository, "rev-parse", "--", reference], QUICK)?;
+        let commit = said.trim();
+        if is_checksum(commit) {
+            return Ok(commit.to_owned());
+        }
+        let said = "it named no commit".to_owned();
+        Err(ProgramError::Failed { program: "ostree rev-parse".to_owned(), said })
+    }
+
+    fn pull_local(&self, repository: &Path, reference: &str) -> Result<(), ProgramError> {
+        let from = repository.display().to_string();
+        run_well(&["ostree", &self.repository(), "pull-local", &from, reference], SLOW).map(drop)
+    }
+
+    fn deploy(&self, reference: &str) -> Result<(), ProgramError> {
+        let os = format!("--os={STATEROOT}");
+        self.admin(&["deploy", &os, reference], SLOW).map(drop)
+    }
+
+    fn about(&self, commit: &str) -> About {
+        let repository = self.repository();
+        let key = "--print-metadata-key=version";
+        let version = run_well(&["ostree", &repository, "show", key, commit], QUICK);
+        let shown = run_well(&["ostree", &repository, "show", commit], QUICK).unwrap_or_default();
+        let date = shown.lines().find_map(|line| line.strip_prefix("Date:"));
+        About {
+            version: version.map(|said| parse_version(&said)).unwrap_or_default(),
+            made_at: date.and_then(calendar::parse).unwrap_or(0),
+        }
+    }
+}
+
+/// The deployments in what `ostree admin status` says: the words that are a commit and a serial number, in their order.
+fn parse_list(said: &str) -> Vec<DeploymentId> {
+    let named = said.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().take(3);
+        words.find_map(|word| word.parse().ok())
+    });
+    named.collect()
+}
+
+/// A text as GVariant prints it, in quotes.
+fn parse_version(said: &str) -> String {
+    crate::status::bounded(said.trim().trim_matches('\'')).chars().take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_read() {
+        let (a, b) = ("ab".repeat(32), "cd".repeat(32));
+        let said = format!(
+            "  punktfunk {a}.1 (staged)\n    Version: 0.2.0\n    origin refspec: {b}\n\
+             * punktfunk {b}.0\n    Version: 0.1.0\n"
+        );
+        let list: Vec<String> = parse_list(&said).iter().map(ToString::to_string).collect();
+        assert_eq!(list, [format!("{a}.1"), format!("{b}.0")]);
+    }
+
+    #[test]
+    fn versions_come_without_quotes() {
+        assert_eq!(parse_version("'0.1.0'\n"), "0.1.0");
+    }
+}

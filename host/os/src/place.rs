@@ -1,0 +1,163 @@
+//! Where everything lies: on the machine that runs, or on a disk that is mounted on somebody's desk.
+
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statvfs, statx};
+
+use crate::files::FileError;
+use crate::model::DeploymentId;
+use crate::ostree::STATEROOT;
+
+/// The folders that the verbs work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The root file system with OSTree's folders.
+    pub sysroot: PathBuf,
+    /// The boot loader's file system.
+    pub esp: PathBuf,
+    /// Root's memory.
+    pub state: PathBuf,
+    /// It is the machine that runs.
+    pub live: bool,
+}
+
+/// Why a place cannot be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The loader's file system is not there.
+    #[error("no boot partition is mounted at {0}")]
+    NoEsp(PathBuf),
+    /// Only one of two was given.
+    #[error("another disk needs both, its system root and its boot partition")]
+    Half,
+    /// The system refused.
+    #[error("{path}: could not {doing}: {source}")]
+    Mount {
+        /// What was being done.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Place {
+    /// The machine that runs, or a disk that is mounted somewhere.
+    pub fn new(sysroot: Option<&Path>, esp: Option<&Path>) -> Result<Self, PlaceError> {
+        match (sysroot, esp) {
+            (None, None) => Ok(Self {
+                sysroot: PathBuf::from("/sysroot"),
+                esp: PathBuf::from("/efi"),
+                state: PathBuf::from("/var/lib/punktfunk/os"),
+                live: true,
+            }),
+            (Some(sysroot), Some(esp)) => {
+                let state = format!("ostree/deploy/{STATEROOT}/var/lib/punktfunk/os");
+                let (sysroot, esp) = (sysroot.to_path_buf(), esp.to_path_buf());
+                Ok(Self { state: sysroot.join(state), sysroot, esp, live: false })
+            }
+            _ => Err(PlaceError::Half),
+        }
+    }
+
+    /// The system root as OSTree's program wants to hear it.
+    pub fn foreign_sysroot(&self) -> Option<&Path> {
+        (!self.live).then_some(self.sysroot.as_path())
+    }
+
+    /// What runs here, if something of ours does.
+    pub fn booted(&self) -> Option<DeploymentId> {
+        if self.live { crate::facts::read_booted(Path::new("/")) } else { None }
+    }
+
+    /// Makes it writable for this process alone: on the machine that runs, all others go on seeing it read-only.
+    pub fn open(&self) -> Result<(), PlaceError> {
+        if !self.live {
+            return Ok(());
+        }
+        if !is_mount_point(&self.esp)? {
+            return Err(PlaceError::NoEsp(self.esp.clone()));
+        }
+        let failed = |doing, path: &Path| {
+            let path = path.to_path_buf();
+            move |error: nix::Error| PlaceError::Mount { doing, path, source: error.into() }
+        };
+        let root = Path::new("/");
+        unshare(CloneFlags::CLONE_NEWNS).map_err(failed("leave the mounts of", root))?;
+        let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+        mount(None::<&str>, root, None::<&str>, slave, None::<&str>)
+            .map_err(failed("part from the mounts of", root))?;
+        writable(&self.sysroot)?;
+        let boot = Path::new("/boot");
+        if is_mount_point(boot)? { writable(boot) } else { Ok(()) }
+    }
+}
+
+/// Takes the mark off a mount that it is read-only, and only that.
+fn writable(path: &Path) -> Result<(), PlaceError> {
+    let failed = |doing, source| PlaceError::Mount { doing, path: path.to_path_buf(), source };
+    let flags = |path| {
+        let about = statvfs(path).map_err(|error| failed("look at", error.into()))?;
+        Ok::<_, PlaceError>(about.f_flag)
+    };
+    let before = flags(path)?;
+    if !before.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    let mut kept = MsFlags::MS_REMOUNT;
+    for (has, keep) in [
+        (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
+        (StatVfsMountFlags::NODEV, MsFlags::MS_NODEV),
+        (StatVfsMountFlags::NOEXEC, MsFlags::MS_NOEXEC),
+        (StatVfsMountFlags::NOATIME, MsFlags::MS_NOATIME),
+        (StatVfsMountFlags::RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if before.contains(has) {
+            kept |= keep;
+        }
+    }
+    let remount = |flags| mount(None::<&str>, path, None::<&str>, flags, None::<&str>);
+    let done = remount(kept | MsFlags::MS_BIND);
+    // The file system itself may be read-only, too.
+    if done.is_err() || flags(path)?.contains(StatVfsMountFlags::RDONLY) {
+        remount(kept).map_err(|error| failed("make writable", error.into()))?;
+    }
+    Ok(())
+}
+
+/// Whether something is mounted there, be it only another folder of the same file system.
+pub fn is_mount_point(path: &Path) -> Result<bool, FileError> {
+    let about = match statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS) {
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        about => about.map_err(|error| FileError::new("look at", path, error.into()))?,
+    };
+    Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_disk_is_none() {
+        assert!(matches!(Place::new(Some(Path::new("/x")), None), Err(PlaceError::Half)));
+        let place = Place::new(Some(Path::new("/x")), Some(Path::new("/y"))).unwrap();
+        assert!(!place.live);
+        assert!(place.state.starts_with("/x/ostree/deploy/punktfunk/var"));
+    }
+
+    #[test]
+    fn mount_points_are_told_from_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_mount_point(folder.path()).unwrap());
+        assert!(!is_mount_point(&folder.path().join("none")).unwrap());
+        assert!(is_mount_point(Path::new("/proc")).unwrap());
+        assert!(is_mount_point(Path::new("/")).unwrap());
+    }
+}

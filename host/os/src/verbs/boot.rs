@@ -1,0 +1,88 @@
+//! `boot` and `give-back`: how a start begins, and how it ends before its time.
+
+use anyhow::Context as _;
+
+use super::Site;
+use super::grow::grow;
+use crate::files;
+use crate::ledger::Ledger;
+use crate::mirror::read_esp;
+use crate::model::DeploymentId;
+use crate::model::esp::entry_path;
+use crate::policy::{self, Fallen, Start};
+use crate::programs::run;
+
+/// Begins a start: the file system grows, what did not come up is remembered and removed, the attempt gets its number.
+/// A part that fails is said and does not keep the others from their turn.
+pub fn boot(site: &Site) -> anyhow::Result<()> {
+    site.place.open()?;
+    let start =
+        site.start().context("what runs is none of OSTree's deployments under our links")?;
+    let mut held = site.ledger()?;
+    let before = read_esp(&site.place.esp)?;
+    let fallen: Vec<Fallen> = policy::fallen(&before, &start.id)
+        .into_iter()
+        .map(|id| Fallen { version: site.ostree.about(id.commit()).version, id })
+        .collect();
+    policy::begin(&mut held.ledger, &start, &fallen, crate::calendar::now());
+    held.save()?;
+    let part = |ledger: &mut Ledger, what: &str, done: anyhow::Result<()>| {
+        if let Err(error) = done {
+            eprintln!("{what}: {error:#}");
+            ledger.remark(&format!("{what}: {error:#}"));
+        }
+    };
+    for fallen in &fallen {
+        println!("{:?} ({}) did not prove itself and is removed", fallen.id, fallen.version);
+        let done = undeploy(site, &fallen.id);
+        part(&mut held.ledger, "a system that failed could not be removed", done);
+    }
+    let mirrored = site.mirror(None, false).map(drop);
+    part(&mut held.ledger, "the boot entries could not be brought in step", mirrored);
+    let grown = grow(site, &mut held.ledger);
+    part(&mut held.ledger, "the file system could not be grown", grown);
+    held.save()?;
+    say(&start);
+    site.publish(&held.ledger)
+}
+
+fn say(start: &Start) {
+    let count = start.counter.map_or_else(
+        || "nobody counts".to_owned(),
+        |counter| format!("start {}, {} left", counter.done, counter.left),
+    );
+    println!("{:?} ({}): {count}", start.id, start.version);
+}
+
+/// Removes a deployment, be it kept or not.
+fn undeploy(site: &Site, id: &DeploymentId) -> anyhow::Result<()> {
+    let Some(index) = site.index(id)? else { return Ok(()) };
+    if site.deployments()?.iter().any(|one| one.id == *id && one.pinned) {
+        site.ostree.pin(index, false)?;
+    }
+    Ok(site.ostree.undeploy(index)?)
+}
+
+/// Gives a counted try back, if the machine is being shut down before the verdict.
+pub fn give_back(site: &Site) -> anyhow::Result<()> {
+    let state = run(&["systemctl", "is-system-running"], std::time::Duration::from_secs(20))?;
+    if state.stdout.trim() != "stopping" {
+        println!("the machine is not being shut down, so no try is given back");
+        return Ok(());
+    }
+    site.place.open()?;
+    let Some(start) = site.start() else { return Ok(()) };
+    let mut held = site.ledger()?;
+    let Some((now, then)) = policy::give_back(&mut held.ledger, &start) else {
+        println!("there is no try to give back");
+        return Ok(());
+    };
+    let (now, then) =
+        (site.place.esp.join(entry_path(&now)), site.place.esp.join(entry_path(&then)));
+    std::fs::rename(&now, &then).with_context(|| format!("{} stays counted", now.display()))?;
+    files::sync_folder_of(&then)?;
+    rustix::fs::sync();
+    held.save()?;
+    println!("the try is given back");
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! `deploy-local`: brings a system in from a repository on this machine.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::Site;
+use crate::mirror::MirrorError;
+use crate::policy;
+
+/// Pulls, deploys and mirrors. When the boot partition has no room for it, it is as if nothing had been asked.
+pub fn deploy_local(
+    site: &Site,
+    repository: &Path,
+    reference: &str,
+    insist: bool,
+    tries: Option<u32>,
+) -> anyhow::Result<()> {
+    site.place.open()?;
+    let commit = site.ostree.resolve(repository, reference)?;
+    policy::offer(&site.known()?, &commit, insist)?;
+    site.ostree.pull_local(repository, &commit).context("the system could not be copied")?;
+    let before = site.ostree.list()?;
+    site.ostree.deploy(&commit).context("the system could not be deployed")?;
+    if let Err(error) = site.mirror(tries, false) {
+        let no_room = matches!(error.downcast_ref(), Some(MirrorError::NoRoom { .. }));
+        let first = site.ostree.list()?.into_iter().next();
+        if no_room && first.is_some_and(|first| !before.contains(&first)) {
+            site.ostree.undeploy(0)?;
+        }
+        return Err(error.context("the system cannot be started"));
+    }
+    println!("{commit} is started next");
+    site.publish(&site.known()?)
+}

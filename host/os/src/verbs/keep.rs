@@ -1,0 +1,41 @@
+//! `rollback`, `pin` and `unpin`: which deployment is started, and which are kept.
+
+use super::Site;
+use crate::mirror::read_pristine;
+use crate::policy;
+
+/// Makes another deployment the one that is started next.
+pub fn rollback(site: &Site, wish: Option<&str>, insist: bool) -> anyhow::Result<()> {
+    site.place.open()?;
+    let ledger = site.known()?;
+    let deployments = site.deployments()?;
+    let booted = site.place.booted();
+    let at = policy::rollback_target(&deployments, booted.as_ref(), &ledger, wish, insist)?;
+    let id = &deployments[at].id;
+    let Some(index) = site.index(id)? else { anyhow::bail!("OSTree does not know {id}") };
+    site.ostree.set_default(index)?;
+    site.mirror(None, false)?;
+    println!("{id} is started next");
+    site.publish(&site.known()?)
+}
+
+/// Keeps a deployment, or lets it go.
+pub fn pin(site: &Site, commit: &str, pinned: bool) -> anyhow::Result<()> {
+    site.place.open()?;
+    let deployments = site.deployments()?;
+    let pristine = read_pristine(&site.place.sysroot);
+    let at = if pinned {
+        policy::pin_target(&deployments, pristine.as_ref(), commit)?
+    } else {
+        policy::unpin_target(&deployments, pristine.as_ref(), commit)?
+    };
+    let one = &deployments[at];
+    let Some(index) = site.index(&one.id)? else {
+        anyhow::bail!("OSTree does not know {}", one.id)
+    };
+    if one.pinned != pinned {
+        site.ostree.pin(index, pinned)?;
+    }
+    println!("{} is {}", one.id, if pinned { "kept" } else { "not kept any more" });
+    site.publish(&site.known()?)
+}

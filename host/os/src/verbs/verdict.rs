@@ -1,0 +1,275 @@
+//! `verdict`: looks whether what was started is good, and says so to the loader and to everybody.
+//!
+//! The checks are programs of their own, started as the daemon's unprivileged user, each with a limit. The time for all
+//! of it is kept here and not by systemd: a limit of a unit would restart a machine that nobody counts.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::Site;
+use crate::files;
+use crate::mirror::read_esp;
+use crate::policy::{self, Act, Start, unit_counts};
+use crate::programs::{ProgramError, Ran, run, run_well};
+use crate::status::{Check, Outcome, bounded, bounded_log};
+
+/// The daemon's unit, which must run before anything else is worth asking.
+const DAEMON: &str = "punktfunk-host.service";
+
+/// User and group of the daemon.
+const DAEMON_ID: &str = "960";
+
+/// How long all of it may take, unless the owner says otherwise.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// What the owner can say at most, in seconds.
+const MAX_LIMIT_S: u64 = 3600;
+
+/// Where the owner says it.
+const LIMIT_FILE: &str = "/etc/punktfunk/verdict-limit";
+
+/// How long a question to systemd or the journal may take.
+const QUICK: Duration = Duration::from_secs(30);
+
+/// How long it is waited before a thing is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A check that fails is made so often: a single lost packet is no bad deployment.
+const ROUNDS: u32 = 3;
+
+/// What a check is, and what it runs.
+const CONSOLE: &[&str] = &["punktfunk-host", "check-console"];
+const SELF_TEST: &[&str] = &[
+    "punktfunk-host",
+    "selftest",
+    "--json",
+    "--width",
+    "640",
+    "--height",
+    "360",
+    "--frames",
+    "30",
+    "--fps",
+    "10",
+    "--patience",
+    "60",
+];
+
+/// The exit status of a self-test that could not be run.
+const COULD_NOT_BE_RUN: i32 = 2;
+
+/// Until when.
+#[derive(Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Judges this start. Says whether it is good.
+pub fn verdict(site: &Site) -> anyhow::Result<bool> {
+    site.place.open()?;
+    let Some(start) = site.start() else { anyhow::bail!("what runs is no deployment of ours") };
+    let deadline = Deadline(Instant::now() + limit());
+    let blessed = site.known()?.blessed;
+    let checks = checks(deadline);
+    let failed = units("--failed");
+    let mut outcome = policy::judge(checks, &failed, blessed.as_ref());
+    if let Outcome::Failed { log, .. } = &mut outcome {
+        let mut worst = failed.iter().filter(|unit| unit_counts(unit, blessed.as_ref()));
+        *log = last_words(worst.next().map_or(DAEMON, String::as_str));
+    }
+    say(&outcome);
+    let act = policy::act(&outcome, &start, &read_esp(&site.place.esp)?);
+    remember(site, &start, &outcome)?;
+    match act {
+        Act::Bless => Ok(true),
+        Act::Stay => {
+            println!("it stays up: there is nothing to return to that would be better");
+            Ok(false)
+        }
+        Act::Reboot => {
+            println!("the loader decides anew");
+            rustix::fs::sync();
+            run_well(&["systemctl", "--no-block", "reboot"], QUICK)?;
+            Ok(false)
+        }
+    }
+}
+
+fn remember(site: &Site, start: &Start, outcome: &Outcome) -> anyhow::Result<()> {
+    let mut held = site.ledger()?;
+    policy::conclude(&mut held.ledger, start, outcome, units("--state=active"));
+    held.save()?;
+    site.publish(&held.ledger)
+}
+
+fn say(outcome: &Outcome) {
+    match outcome {
+        Outcome::Passed { .. } => println!("green"),
+        Outcome::Failed { reason, .. } => println!("red: {reason}"),
+        Outcome::Pending | Outcome::Unknown => {}
+    }
+}
+
+/// How long all of it may take: the owner's word, or the environment's for trying things out.
+fn limit() -> Duration {
+    let said = std::env::var("PF_VERDICT_LIMIT").ok();
+    let said = said.or_else(|| files::read_word(Path::new(LIMIT_FILE)));
+    parse_limit(said.as_deref())
+}
+
+fn parse_limit(said: Option<&str>) -> Duration {
+    let seconds = said.and_then(|text| text.trim().parse().ok());
+    seconds.map_or(LIMIT, |seconds: u64| Duration::from_secs(seconds.clamp(1, MAX_LIMIT_S)))
+}
+
+/// Makes the checks, each of which says what it found as soon as it has.
+fn checks(deadline: Deadline) -> Vec<Check> {
+    let daemon = wait_for_daemon(deadline);
+    println!("{}: {}", daemon.name, daemon.detail);
+    let mut checks = vec![daemon];
+    if checks[0].passed {
+        checks.push(repeat("console", CONSOLE, deadline, read_console));
+        checks.push(repeat("self-test", SELF_TEST, deadline, read_self_test));
+    }
+    checks
+}
+
+/// Waits until systemd calls the daemon active, or gives it up.
+fn wait_for_daemon(deadline: Deadline) -> Check {
+    let check = |passed, detail: String| Check { name: "daemon".to_owned(), passed, detail };
+    loop {
+        let state = match run(&["systemctl", "is-active", DAEMON], QUICK) {
+            Ok(ran) => bounded(&ran.stdout),
+            Err(error) => bounded(&error.to_string()),
+        };
+        match state.as_str() {
+            "active" => return check(true, "it runs".to_owned()),
+            "failed" => return check(false, format!("{DAEMON} failed")),
+            _ if deadline.left().is_zero() => {
+                return check(false, format!("{DAEMON} did not start in time: it is {state}"));
+            }
+            _ => thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// What a check found, or that it is to be made again.
+enum Found {
+    Good(String),
+    Bad(String),
+    /// It learnt nothing; that is no fault of the deployment as long as there is time.
+    Nothing(String),
+}
+
+/// Makes a check until it passes, has failed often enough, or the time is over.
+fn repeat(name: &str, words: &[&str], deadline: Deadline, read: fn(&Ran) -> Found) -> Check {
+    let check = |passed, detail: &str| {
+        let detail = bounded(detail);
+        println!("{name}: {detail}");
+        Check { name: name.to_owned(), passed, detail }
+    };
+    let mut rounds = 0;
+    loop {
+        let found = match run(&unprivileged(words), deadline.left()) {
+            Ok(ran) => read(&ran),
+            Err(error @ ProgramError::TooSlow { .. }) => return check(false, &error.to_string()),
+            Err(error) => Found::Bad(error.to_string()),
+        };
+        let (said, counts) = match found {
+            Found::Good(said) => return check(true, &said),
+            Found::Bad(said) => (said, 1),
+            Found::Nothing(said) => (said, 0),
+        };
+        rounds += counts;
+        if rounds >= ROUNDS || deadline.left() <= PAUSE {
+            return check(false, &said);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// The words that start a program as the daemon's user, who can get nothing more.
+fn unprivileged<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec![
+        "setpriv",
+        "--reuid",
+        DAEMON_ID,
+        "--regid",
+        DAEMON_ID,
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--bounding-set=-all",
+        "--no-new-privs",
+        "--",
+    ];
+    all.extend(words);
+    all
+}
+
+fn read_console(ran: &Ran) -> Found {
+    let said = ran.last_line().to_owned();
+    if ran.is_good() { Found::Good(said) } else { Found::Bad(said) }
+}
+
+fn read_self_test(ran: &Ran) -> Found {
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+    let reason = report["reason"].as_str().unwrap_or_else(|| ran.last_line()).to_owned();
+    match ran.code {
+        Some(0) => {
+            let frames = report["counts"]["frames_decoded"].as_u64().unwrap_or(0);
+            Found::Good(format!("{frames} frames came through every door"))
+        }
+        Some(COULD_NOT_BE_RUN) => Found::Nothing(format!("it could not be run: {reason}")),
+        _ => Found::Bad(reason),
+    }
+}
+
+/// The names of the services in a state.
+fn units(which: &str) -> Vec<String> {
+    let words = ["systemctl", "list-units", "--type=service", which, "--plain", "--no-legend"];
+    let said = run_well(&words, QUICK).unwrap_or_default();
+    said.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+/// What a unit said last.
+fn last_words(unit: &str) -> Vec<String> {
+    let said = run_well(&["journalctl", "-b", "-u", unit, "-n", "20", "-o", "cat"], QUICK);
+    said.map(|said| bounded_log(&said)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owners_limit_is_kept_within_bounds() {
+        assert_eq!(parse_limit(None), LIMIT);
+        assert_eq!(parse_limit(Some("soon")), LIMIT);
+        assert_eq!(parse_limit(Some("900")), Duration::from_secs(900));
+        assert_eq!(parse_limit(Some("999999")), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_self_test_that_learnt_nothing_is_asked_again() {
+        let ran = |code, stdout: &str| Ran {
+            code: Some(code),
+            stdout: stdout.to_owned(),
+            stderr: String::new(),
+        };
+        assert!(matches!(read_self_test(&ran(2, "")), Found::Nothing(_)));
+        let green = r#"{"counts": {"frames_decoded": 30}}"#;
+        let Found::Good(said) = read_self_test(&ran(0, green)) else { panic!() };
+        assert_eq!(said, "30 frames came through every door");
+        let Found::Bad(said) = read_self_test(&ran(1, r#"{"reason": "no tone"}"#)) else {
+            panic!()
+        };
+        assert_eq!(said, "no tone");
+    }
+}
