@@ -1,6 +1,8 @@
 //! OSTree, through its program. What a deployment is called and where it stands is asked of it; what it wrote to the
 //! disk is read by [`crate::mirror`].
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +19,9 @@ const QUICK: Duration = Duration::from_secs(120);
 
 /// Bringing a whole system in.
 const SLOW: Duration = Duration::from_secs(3600);
+
+/// No version is longer, in characters.
+const MAX_VERSION_CHARS: usize = 32;
 
 /// What a commit says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,13 +58,19 @@ pub struct Program {
     /// Another system root than the one that runs.
     sysroot: Option<PathBuf>,
     repository: PathBuf,
+    /// What commits said of themselves: they never say anything else.
+    known: RefCell<BTreeMap<String, About>>,
 }
 
 impl Program {
     /// Works on the system that runs, or on one that is mounted somewhere.
     pub fn new(sysroot: Option<&Path>) -> Self {
         let root = sysroot.unwrap_or(Path::new("/sysroot"));
-        Self { sysroot: sysroot.map(Path::to_path_buf), repository: root.join("ostree/repo") }
+        Self {
+            sysroot: sysroot.map(Path::to_path_buf),
+            repository: root.join("ostree/repo"),
+            known: RefCell::default(),
+        }
     }
 
     fn admin(&self, words: &[&str], limit: Duration) -> Result<String, ProgramError> {
@@ -117,15 +128,13 @@ impl Ostree for Program {
     }
 
     fn about(&self, commit: &str) -> About {
-        let repository = self.repository();
-        let key = "--print-metadata-key=version";
-        let version = run_well(&["ostree", &repository, "show", key, commit], QUICK);
-        let shown = run_well(&["ostree", &repository, "show", commit], QUICK).unwrap_or_default();
-        let date = shown.lines().find_map(|line| line.strip_prefix("Date:"));
-        About {
-            version: version.map(|said| parse_version(&said)).unwrap_or_default(),
-            made_at: date.and_then(calendar::parse).unwrap_or(0),
+        if let Some(known) = self.known.borrow().get(commit) {
+            return known.clone();
         }
+        let said = run_well(&["ostree", &self.repository(), "show", commit], QUICK);
+        let about = parse_about(&said.unwrap_or_default());
+        self.known.borrow_mut().insert(commit.to_owned(), about.clone());
+        about
     }
 }
 
@@ -138,9 +147,16 @@ fn parse_list(said: &str) -> Vec<DeploymentId> {
     named.collect()
 }
 
-/// A text as GVariant prints it, in quotes.
-fn parse_version(said: &str) -> String {
-    crate::status::bounded(said.trim().trim_matches('\'')).chars().take(32).collect()
+/// What a commit says of itself, as `ostree show` prints it; what follows the empty line is its own text.
+fn parse_about(said: &str) -> About {
+    let head = said.lines().take_while(|line| !line.trim().is_empty());
+    let fields: Vec<(&str, &str)> = head.filter_map(|line| line.split_once(':')).collect();
+    let field = |key| fields.iter().find(|(name, _)| *name == key).map(|(_, value)| value.trim());
+    let version = field("Version").unwrap_or_default();
+    About {
+        version: crate::status::bounded(version).chars().take(MAX_VERSION_CHARS).collect(),
+        made_at: field("Date").and_then(calendar::parse).unwrap_or(0),
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn versions_come_without_quotes() {
-        assert_eq!(parse_version("'0.1.0'\n"), "0.1.0");
+    fn what_a_commit_says_is_read() {
+        let said = "commit abc\nContentChecksum:  def\nDate:  2026-11-23 05:28:40 +0000\n\
+                    Version: 0.2.0\n\n    Version: 9.9.9\n";
+        let about = About { version: "0.2.0".to_owned(), made_at: 1_795_411_720 };
+        assert_eq!(parse_about(said), about);
+        assert_eq!(parse_about(""), About::default());
+        assert_eq!(parse_about("\nVersion: 9.9.9\n"), About::default());
     }
 }
