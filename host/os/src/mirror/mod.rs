@@ -14,6 +14,8 @@
 //! Deliberately absent: deciding what is deployed, and which deployment is bad.
 
 mod apply;
+#[cfg(test)]
+pub(crate) mod memory;
 mod plan;
 mod read;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::MirrorError;
 use crate::model::entry::{KERNELS, with_stable_link};
 use crate::model::esp::{ENTRIES, entry_path, in_set};
-use crate::model::{Counter, Deployment, DeploymentId, Entry, EntryName, Esp, KernelSet};
+use crate::model::{Counter, Deployment, DeploymentId, Entry, EntryName, Esp, KernelSet, loader};
 
 /// Folders, markers and entries: what is written beside kernels never takes more than so many clusters.
 const SMALL_FILES: u64 = 64;
@@ -115,14 +115,19 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<Step>, MirrorError> {
         let (id, target) = (deployment.id.clone(), deployment.target.clone());
         steps.push(Step::Link { id, target });
     }
-    for (name, text) in &entries {
-        if esp.entries.get(name) != Some(text) {
-            steps.push(Step::Write { to: entry_path(name), text: text.clone() });
-        }
-    }
+    let stale = entries.iter().filter(|(name, text)| esp.entries.get(name) != Some(text));
+    let write = |(name, text): &(EntryName, String)| {
+        let last = Entry::parse(text).is_some_and(|entry| entry.last);
+        let steps_back = last && esp.entries.contains_key(name);
+        (steps_back, Step::Write { to: entry_path(name), text: text.clone() })
+    };
+    let (last, first): (Vec<_>, Vec<_>) = stale.map(write).partition(|(back, _)| *back);
+    steps.extend(first.into_iter().map(|(_, step)| step));
     if !early {
         steps.extend(removal);
     }
+    // What steps back to the last place does so when nothing that is gone can come up for it.
+    steps.extend(last.into_iter().map(|(_, step)| step));
     // The links go last: an entry that leads nowhere would be worse than a link that nobody follows.
     let kept = |id: &DeploymentId| entries.iter().any(|(name, _)| name.id == *id);
     let gone: BTreeSet<_> = gone.into_iter().map(|name| name.id).filter(|id| !kept(id)).collect();
@@ -131,11 +136,11 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<Step>, MirrorError> {
     Ok(steps)
 }
 
-/// All entries that are meant, with their text, from the first that is started to the last.
+/// All entries that are meant, with their text, from the first that the loader will take to the last.
 fn wanted_entries(request: &Request<'_>) -> Vec<(EntryName, String)> {
     let mut sorted: Vec<&Deployment> = request.deployments.iter().collect();
     sorted.sort_by_key(|deployment| std::cmp::Reverse(deployment.number));
-    let named: Vec<(&Deployment, EntryName, bool)> = sorted
+    let mut named: Vec<(&Deployment, EntryName, bool)> = sorted
         .iter()
         .enumerate()
         .map(|(at, deployment)| {
@@ -144,22 +149,21 @@ fn wanted_entries(request: &Request<'_>) -> Vec<(EntryName, String)> {
             (*deployment, kept_name(request, &deployment.id), last)
         })
         .collect();
-    let versions = versions(request.esp, &named);
-    named
-        .into_iter()
-        .zip(versions)
-        .map(|((deployment, name, last), version)| {
-            let entry = Entry {
-                title: deployment.title.clone(),
-                version,
-                last,
-                kernel: deployment.kernel.clone(),
-                initrd: deployment.initrd.is_some(),
-                options: with_stable_link(&deployment.options, &deployment.id),
-            };
-            (name, entry.to_string())
-        })
-        .collect()
+    let mut versions = versions(request.esp, &named).into_iter();
+    let mut entries: Vec<(bool, bool, EntryName, String)> = Vec::with_capacity(named.len());
+    for (deployment, name, last) in named.drain(..) {
+        let entry = Entry {
+            title: deployment.title.clone(),
+            version: versions.next().unwrap_or_default(),
+            last,
+            kernel: deployment.kernel.clone(),
+            initrd: deployment.initrd.is_some(),
+            options: with_stable_link(&deployment.options, &deployment.id),
+        };
+        entries.push((is_spent(&name), last, name, entry.to_string()));
+    }
+    entries.sort_by_key(|(spent, last, ..)| (*spent, *last));
+    entries.into_iter().map(|(_, _, name, text)| (name, text)).collect()
 }
 
 /// The name of a deployment's entry: what is there stays, and of several the one that the loader trusts most.
@@ -173,17 +177,24 @@ fn kept_name(request: &Request<'_>, id: &DeploymentId) -> EntryName {
 }
 
 /// The versions of the entries, which give their order. From the bottom up, a version stays if it lies above all below
-/// it; from the first that does not, all get new ones above every other that is there.
+/// it; from the first that does not, all get new ones above every other that is there. What the loader is to take gets
+/// a new one, too, unless it lies above all that it could take instead: then the one write decides.
 fn versions(esp: &Esp, named: &[(&Deployment, EntryName, bool)]) -> Vec<u64> {
-    let version = |name| esp.entries.get(name).and_then(|text| Some(Entry::parse(text)?.version));
-    let highest = esp.entries.keys().filter_map(version).max().unwrap_or(0);
-    let mut next = highest;
+    let listed = esp.entries.iter().filter_map(|(name, text)| Some((name, Entry::parse(text)?)));
+    let there: Vec<(&EntryName, Entry)> = listed.collect();
+    let chosen = named.iter().find(|(_, name, last)| !last && !is_spent(name));
+    let chosen = chosen.map(|(_, name, _)| name);
+    let rivals =
+        there.iter().filter(|(name, entry)| !entry.last && !is_spent(name) && chosen != Some(name));
+    let rival = rivals.map(|(_, entry)| entry.version).max();
+    let mut next = there.iter().map(|(_, entry)| entry.version).max().unwrap_or(0);
     let mut floor = 0;
     let mut versions: Vec<u64> = Vec::with_capacity(named.len());
     for (_, name, last) in named.iter().rev() {
-        let own = version(name);
+        let own = there.iter().find(|(there, _)| *there == name).map(|(_, entry)| entry.version);
+        let beaten = |version| Some(name) == chosen && Some(version) <= rival;
         // What comes last has an order of its own, in which it is alone.
-        let fits = own.filter(|version| *last || *version > floor);
+        let fits = own.filter(|version| *last || (*version > floor && !beaten(*version)));
         let given = fits.unwrap_or_else(|| {
             next = next.saturating_add(1);
             next
@@ -197,13 +208,23 @@ fn versions(esp: &Esp, named: &[(&Deployment, EntryName, bool)]) -> Vec<u64> {
     versions
 }
 
+/// The loader takes any other before it.
+fn is_spent(name: &EntryName) -> bool {
+    name.counter.is_some_and(|counter| counter.left == 0)
+}
+
 /// Entries of deployments that are gone, and others of a deployment that has a better one. What runs is never gone.
+/// What the loader would take last goes first, so that nothing else comes up for its choice meanwhile.
 fn gone_entries(request: &Request<'_>, wanted: &[(EntryName, String)]) -> Vec<EntryName> {
     let is_wanted = |name: &EntryName| wanted.iter().any(|(wanted, _)| wanted == name);
     let deployed = |id: &DeploymentId| wanted.iter().any(|(wanted, _)| wanted.id == *id);
     let runs = |id: &DeploymentId| request.booted == Some(id) && !deployed(id);
+    let order = loader::order(request.esp);
+    let place = |name: &&EntryName| order.iter().position(|listed| listed == *name);
     let all = request.esp.entries.keys();
-    all.filter(|name| !is_wanted(name) && !runs(&name.id)).cloned().collect()
+    let mut gone: Vec<_> = all.filter(|name| !is_wanted(name) && !runs(&name.id)).collect();
+    gone.sort_by_key(|name| std::cmp::Reverse(place(name).unwrap_or(usize::MAX)));
+    gone.into_iter().cloned().collect()
 }
 
 /// Deployments whose kernel set is not on the ESP, one for each set.
@@ -314,10 +335,7 @@ fn make_room(
         return Ok(false);
     }
     // Only if something that can be started stays meanwhile.
-    let stays = |name: &EntryName| {
-        let spent = name.counter.is_some_and(|counter| counter.left == 0);
-        !gone.contains(name) && !spent && esp.is_bootable(name)
-    };
+    let stays = |name: &EntryName| !gone.contains(name) && !is_spent(name) && esp.is_bootable(name);
     let unneeded: u64 = unneeded_sets(request, wanted, gone).iter().map(bytes).sum();
     let then = free.saturating_add(unneeded);
     if then >= needed && !removal.is_empty() && esp.entries.keys().any(stays) {

@@ -3,9 +3,9 @@
 
 use proptest::prelude::*;
 
+use super::memory::{bootable, deployment, entry, id, sum, take, torn, whole};
 use super::{MirrorError, Request, Step, Tries, plan};
-use crate::model::deployment::Source;
-use crate::model::esp::{ENTRIES, entry_path, in_set};
+use crate::model::esp::{ENTRIES, entry_path};
 use crate::model::{Counter, Deployment, DeploymentId, Entry, EntryName, Esp, KernelSet, loader};
 
 /// What a plan is made from.
@@ -30,107 +30,6 @@ impl Case {
     }
 }
 
-/// The checksum of commit or kernel number `n`.
-fn sum(n: u8) -> String {
-    format!("{n:02x}").repeat(32)
-}
-
-fn id(n: u8) -> DeploymentId {
-    format!("{}.0", sum(n)).parse().unwrap()
-}
-
-/// Deployment `n`, of which every two share a kernel; the number gives its place.
-fn deployment(n: u8, number: u64) -> Deployment {
-    let kernel = sum(0x80 + n / 2);
-    let bytes = 1_000_000 + u64::from(n / 2);
-    Deployment {
-        id: id(n),
-        title: format!("punktfunk {n}"),
-        number,
-        linux: Source { path: format!("ostree/{kernel}/vmlinuz"), bytes },
-        initrd: Some(Source { path: format!("ostree/{kernel}/initramfs.img"), bytes: 2 * bytes }),
-        kernel,
-        options: "rw ostree=/ostree/boot.1/x".to_owned(),
-        target: format!("../deploy/punktfunk/deploy/{}", id(n)),
-        pinned: false,
-    }
-}
-
-/// A whole kernel set of deployment `n`.
-fn whole(n: u8) -> KernelSet {
-    let (linux, initrd) = (1_000_000 + u64::from(n / 2), 2 * (1_000_000 + u64::from(n / 2)));
-    let marker = Some(KernelSet::marker(linux, Some(initrd)));
-    KernelSet { linux: Some(linux), initrd: Some(initrd), marker }
-}
-
-fn entry(n: u8, version: u64, last: bool) -> Entry {
-    let options = format!("rw ostree=/ostree/pf/{}", id(n));
-    let kernel = sum(0x80 + n / 2);
-    Entry { title: format!("punktfunk {n}"), version, last, kernel, initrd: true, options }
-}
-
-/// What the ESP is after a step.
-fn take(esp: &mut Esp, step: &Step) {
-    match step {
-        Step::Folder(path) => {
-            if let Some(kernel) = path.strip_prefix("punktfunk/") {
-                esp.sets.entry(kernel.to_owned()).or_default();
-            }
-        }
-        Step::Copy { to, bytes, .. } => put(esp, to, *bytes, ""),
-        Step::Write { to, text } => put(esp, to, text.len() as u64, text),
-        Step::Remove(path) => {
-            esp.leftovers.remove(path);
-            if let Some(name) = path.strip_prefix(&format!("{ENTRIES}/")) {
-                esp.entries.retain(|entry, _| entry.to_string() != name);
-            }
-            for (kernel, set) in &mut esp.sets {
-                for (file, slot) in [("linux", &mut set.linux), ("initrd", &mut set.initrd)] {
-                    if *path == in_set(kernel, file) {
-                        *slot = None;
-                    }
-                }
-                if *path == in_set(kernel, "ok") {
-                    set.marker = None;
-                }
-            }
-        }
-        Step::RemoveFolder(path) => {
-            let kernel = path.strip_prefix("punktfunk/").unwrap();
-            let set = esp.sets.remove(kernel).unwrap_or_default();
-            assert_eq!(set, KernelSet::default(), "only an empty folder can be removed");
-        }
-        Step::Link { .. } | Step::Unlink(_) => {}
-    }
-}
-
-fn put(esp: &mut Esp, path: &str, bytes: u64, text: &str) {
-    if path == "loader/loader.conf" {
-        esp.has_settings = true;
-    } else if let Some(name) = path.strip_prefix(&format!("{ENTRIES}/")) {
-        esp.entries.insert(name.parse().unwrap(), text.to_owned());
-    } else {
-        let (kernel, file) = path.strip_prefix("punktfunk/").unwrap().split_once('/').unwrap();
-        let set = esp.sets.get_mut(kernel).expect("a file needs its folder");
-        match file {
-            "linux" => set.linux = Some(bytes),
-            "initrd" => set.initrd = Some(bytes),
-            _ => set.marker = Some(text.to_owned()),
-        }
-    }
-}
-
-/// What the ESP is when the power went in the middle of a step: the file that is being written lies beside its place.
-fn torn(esp: &Esp, step: &Step) -> Esp {
-    let mut esp = esp.clone();
-    if let Step::Copy { to, bytes, .. } = step {
-        esp.leftovers.insert(format!("{to}.part"), bytes / 2);
-    } else if let Step::Write { to, text } = step {
-        esp.leftovers.insert(format!("{to}.part"), text.len() as u64 / 2);
-    }
-    esp
-}
-
 /// All states that a plan leads through, the first and the last among them, and those in the middle of a step.
 fn states(case: &Case, steps: &[Step]) -> Vec<Esp> {
     let mut esp = case.esp.clone();
@@ -141,11 +40,6 @@ fn states(case: &Case, steps: &[Step]) -> Vec<Esp> {
         states.push(esp.clone());
     }
     states
-}
-
-fn bootable(esp: &Esp) -> Vec<DeploymentId> {
-    let names = esp.entries.keys().filter(|name| esp.is_bootable(name));
-    names.map(|name| name.id.clone()).collect()
 }
 
 fn any_counter() -> impl Strategy<Value = Option<Counter>> {
@@ -162,12 +56,16 @@ fn any_case(damaged: bool) -> impl Strategy<Value = Case> {
     let harm = prop::collection::vec((0..6u8, 0..4u8), if damaged { 0..4 } else { 0..1 });
     let free = prop_oneof![Just(u64::MAX / 2), 0..9_000_000u64];
     let who = (prop::option::of(0..4usize), prop::option::of(0..4usize));
-    (numbers, there, harm, free, who).prop_map(|(numbers, there, harm, free_bytes, who)| {
+    (numbers, there, harm, free, who).prop_map(move |(numbers, there, harm, free_bytes, who)| {
         let count = numbers.len();
         let deployments: Vec<Deployment> =
             (0..count).map(|at| deployment(numbers[at], (count - at) as u64)).collect();
         let mut esp = Esp { free_bytes, cluster_bytes: 4096, ..Esp::default() };
         for (n, counter, version, last) in there {
+            // Two entries of one deployment are left when the power goes while one is renamed.
+            if !damaged && esp.entries.keys().any(|name| name.id == id(n)) {
+                continue;
+            }
             let name = EntryName { id: id(n), counter };
             esp.entries.insert(name, entry(n, version, last).to_string());
             esp.sets.insert(sum(0x80 + n / 2), whole(n));
@@ -197,7 +95,7 @@ fn refused(case: &Case) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Wherever the power goes, what could be started can still be, or something that is meant to can.
     #[test]

@@ -73,7 +73,6 @@ impl Deadline {
 
 /// Judges this start. Says whether it is good.
 pub fn verdict(site: &Site) -> anyhow::Result<bool> {
-    site.place.open()?;
     let Some(start) = site.start() else { anyhow::bail!("what runs is no deployment of ours") };
     let deadline = Deadline(Instant::now() + limit());
     let blessed = site.known()?.blessed;
