@@ -46,7 +46,7 @@ pub trait Ostree {
     fn resolve(&self, repository: &Path, reference: &str) -> Result<String, ProgramError>;
     /// Copies a commit from a repository on this machine.
     fn pull_local(&self, repository: &Path, reference: &str) -> Result<(), ProgramError>;
-    /// Deploys what was pulled, as the first, with the arguments of the one that runs.
+    /// Deploys what was pulled, as the first, with the arguments of the one that runs; all others stay.
     fn deploy(&self, reference: &str) -> Result<(), ProgramError>;
     /// What a commit says of itself.
     fn about(&self, commit: &str) -> About;
@@ -124,7 +124,7 @@ impl Ostree for Program {
 
     fn deploy(&self, reference: &str) -> Result<(), ProgramError> {
         let os = format!("--os={STATEROOT}");
-        self.admin(&["deploy", &os, reference], SLOW).map(drop)
+        self.admin(&["deploy", &os, "--retain", reference], SLOW).map(drop)
     }
 
     fn about(&self, commit: &str) -> About {

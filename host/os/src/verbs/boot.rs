@@ -7,7 +7,6 @@ use super::grow::grow;
 use crate::files;
 use crate::ledger::Ledger;
 use crate::mirror::read_esp;
-use crate::model::DeploymentId;
 use crate::model::esp::entry_path;
 use crate::policy::{self, Fallen, Start};
 use crate::programs::run;
@@ -34,10 +33,11 @@ pub fn boot(site: &Site) -> anyhow::Result<()> {
     };
     for fallen in &fallen {
         println!("{:?} ({}) did not prove itself and is removed", fallen.id, fallen.version);
-        let done = undeploy(site, &fallen.id);
-        part(&mut held.ledger, "a system that failed could not be removed", done);
     }
-    let mirrored = site.mirror(None, false).map(drop);
+    let mirrored = site.deployments().and_then(|deployments| {
+        let condemned = policy::condemned(&held.ledger, &deployments, &start.id, &fallen);
+        site.retire(&condemned, None)
+    });
     part(&mut held.ledger, "the boot entries could not be brought in step", mirrored);
     let grown = grow(site, &mut held.ledger);
     part(&mut held.ledger, "the file system could not be grown", grown);
@@ -52,15 +52,6 @@ fn say(start: &Start) {
         |counter| format!("start {}, {} left", counter.done, counter.left),
     );
     println!("{:?} ({}): {count}", start.id, start.version);
-}
-
-/// Removes a deployment, be it kept or not.
-fn undeploy(site: &Site, id: &DeploymentId) -> anyhow::Result<()> {
-    let Some(index) = site.index(id)? else { return Ok(()) };
-    if site.deployments()?.iter().any(|one| one.id == *id && one.pinned) {
-        site.ostree.pin(index, false)?;
-    }
-    Ok(site.ostree.undeploy(index)?)
 }
 
 /// Gives a counted try back, if the machine is being shut down before the verdict.

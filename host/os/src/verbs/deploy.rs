@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::Site;
-use crate::mirror::MirrorError;
+use crate::mirror::{MirrorError, read_pristine};
 use crate::policy;
 
-/// Pulls, deploys and mirrors. When the boot partition has no room for it, it is as if nothing had been asked.
+/// Pulls, deploys and mirrors, and only then removes what nobody needs any more. When the boot partition has no room
+/// for it, it is as if nothing had been asked.
 pub fn deploy_local(
     site: &Site,
     repository: &Path,
@@ -22,7 +23,16 @@ pub fn deploy_local(
     site.ostree.pull_local(repository, &commit).context("the system could not be copied")?;
     let before = site.ostree.list()?;
     site.ostree.deploy(&commit).context("the system could not be deployed")?;
-    if let Err(error) = site.mirror(tries, false) {
+    if insist && site.place.live {
+        // Or it would be removed when it is started.
+        let mut held = site.ledger()?;
+        held.ledger.bad.retain(|bad| bad.commit != commit);
+        held.save()?;
+    }
+    let (booted, pristine) = (site.place.booted(), read_pristine(&site.place.sysroot));
+    let deployments = site.deployments()?;
+    let others = policy::superfluous(&deployments, booted.as_ref(), pristine.as_ref());
+    if let Err(error) = site.retire(&others, tries) {
         let no_room = matches!(error.downcast_ref(), Some(MirrorError::NoRoom { .. }));
         let first = site.ostree.list()?.into_iter().next();
         if no_room && first.is_some_and(|first| !before.contains(&first)) {

@@ -49,11 +49,37 @@ impl Site {
 
     /// Brings the loader's entries in step with the deployments.
     pub fn mirror(&self, tries: Option<u32>, uncounted: bool) -> anyhow::Result<usize> {
+        self.mirror_without(&[], tries, uncounted)
+    }
+
+    /// Removes deployments. Their entries go first: an entry whose deployment is gone would be started, and started
+    /// again, without end.
+    pub fn retire(&self, ids: &[DeploymentId], tries: Option<u32>) -> anyhow::Result<()> {
+        self.mirror_without(ids, tries, false)?;
+        for id in ids {
+            let pinned = self.deployments()?.iter().any(|one| one.id == *id && one.pinned);
+            if let Some(index) = self.index(id)? {
+                if pinned {
+                    self.ostree.pin(index, false)?;
+                }
+                self.ostree.undeploy(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mirror_without(
+        &self,
+        ids: &[DeploymentId],
+        tries: Option<u32>,
+        uncounted: bool,
+    ) -> anyhow::Result<usize> {
         let tries = match tries.or_else(|| self.owners_tries()) {
             Some(tries) => Tries::new(tries)?,
             None => Tries::default(),
         };
-        let deployments = self.deployments()?;
+        let mut deployments = self.deployments()?;
+        deployments.retain(|one| !ids.contains(&one.id));
         let esp = read_esp(&self.place.esp)?;
         let (booted, pristine) = (self.place.booted(), read_pristine(&self.place.sysroot));
         let request = Request {

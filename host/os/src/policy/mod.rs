@@ -349,6 +349,34 @@ pub fn unpin_target(
     if pristine == Some(&deployments[at].id) { Err(Refusal::Pristine) } else { Ok(at) }
 }
 
+/// Deployments that nobody needs once the first of them is there: all but the first, what runs and the one after it,
+/// what is kept, and what the machine was set up with.
+pub fn superfluous(
+    deployments: &[Deployment],
+    booted: Option<&DeploymentId>,
+    pristine: Option<&DeploymentId>,
+) -> Vec<DeploymentId> {
+    let running = deployments.iter().position(|one| Some(&one.id) == booted);
+    let running = running.unwrap_or(0);
+    let needed = |at: usize| at == 0 || at == running || at == running + 1;
+    let kept = |one: &Deployment| one.pinned || Some(&one.id) == pristine;
+    let others = deployments.iter().enumerate().filter(|(at, one)| !needed(*at) && !kept(one));
+    others.map(|(_, one)| one.id.clone()).collect()
+}
+
+/// Deployments that are not to be started again: what fell, and what is known to be bad, unless it runs. The second
+/// matters when the power went after the first had been noted.
+pub fn condemned(
+    ledger: &Ledger,
+    deployments: &[Deployment],
+    booted: &DeploymentId,
+    fallen: &[Fallen],
+) -> Vec<DeploymentId> {
+    let fell = |id: &DeploymentId| fallen.iter().any(|fallen| fallen.id == *id);
+    let ids = deployments.iter().map(|one| &one.id).filter(|id| *id != booted);
+    ids.filter(|id| fell(id) || ledger.bad(id.commit()).is_some()).cloned().collect()
+}
+
 /// What a deployment is there for. `at` is its place in the order in which they are started.
 pub fn role(
     deployments: &[Deployment],
@@ -382,3 +410,8 @@ pub const fn reserve_bytes(total_bytes: u64) -> u64 {
     let eighth = total_bytes / 8;
     if eighth < ONE_SYSTEM_BYTES { eighth } else { ONE_SYSTEM_BYTES }
 }
+
+#[cfg(test)]
+mod story;
+#[cfg(test)]
+mod tests;
