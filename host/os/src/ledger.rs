@@ -45,8 +45,8 @@ pub struct Ledger {
     pub blessed: Option<Blessed>,
     /// The start that is going on, or the last one.
     pub boot: Option<Boot>,
-    /// Tries that were given back to one deployment.
-    pub given_back: Option<GivenBack>,
+    /// Tries that were given back, the newest last, at most [`MAX_ATTEMPTS`].
+    pub given_back: Vec<GivenBack>,
     /// The size of the partition that the file system was last grown to, in bytes.
     pub grown_to_bytes: u64,
     /// When somebody was last seen at the machine, in seconds since 1970.
@@ -205,6 +205,7 @@ impl Ledger {
     /// Keeps to the limits; the newest stay.
     fn trim(&mut self) {
         self.attempts.drain(..self.attempts.len().saturating_sub(MAX_ATTEMPTS));
+        self.given_back.drain(..self.given_back.len().saturating_sub(MAX_ATTEMPTS));
         self.bad.drain(..self.bad.len().saturating_sub(MAX_BAD));
         if let Some(blessed) = &mut self.blessed {
             blessed.units.truncate(MAX_UNITS);

@@ -212,7 +212,7 @@ pub fn conclude(ledger: &mut Ledger, start: &Start, outcome: &Outcome, units: Ve
     if matches!(outcome, Outcome::Passed { .. }) {
         let (commit, version) = (start.id.commit().to_owned(), start.version.clone());
         ledger.bad.retain(|bad| bad.commit != commit);
-        ledger.given_back = None;
+        ledger.given_back.retain(|given| given.id != start.id.to_string());
         ledger.blessed = Some(Blessed { commit, version, units });
     }
     if let Some(boot) = ledger.boot.as_mut().filter(|boot| boot.boot_id == start.boot_id) {
@@ -229,10 +229,11 @@ pub fn give_back(ledger: &mut Ledger, start: &Start) -> Option<(EntryName, Entry
         return None;
     }
     let id = start.id.to_string();
-    let given = ledger.given_back.take().filter(|given| given.id == id);
+    let at = ledger.given_back.iter().position(|given| given.id == id);
+    let given = at.map(|at| ledger.given_back.remove(at));
     let times = given.map_or(0, |given| given.times);
     let more = times < MAX_GIVEN_BACK;
-    ledger.given_back = Some(GivenBack { id, times: times + u32::from(more) });
+    ledger.given_back.push(GivenBack { id, times: times + u32::from(more) });
     if !more {
         return None;
     }
