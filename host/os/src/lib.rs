@@ -9,10 +9,12 @@
 //! - [`mirror`]: OSTree's deployments become entries of the boot loader, safe against a power cut at any moment.
 //! - [`policy`]: the verdict, falling back, giving a try back, going back.
 //! - [`ledger`] and [`status`]: what root remembers, and what it says to everybody.
+//! - [`attend`]: the claim on stick and screen, the power button, the reset file, the owner's key.
 //! - [`verbs`]: what can be asked for, over [`ostree`], [`programs`] and [`place`].
 //!
 //! Deliberately absent: streaming, the network, and any path below a folder that the daemon owns.
 
+pub mod attend;
 pub mod calendar;
 pub mod facts;
 pub mod files;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 use punktfunk_os::status::{self, Status};
-use punktfunk_os::verbs::{Site, boot, deploy, keep, verdict};
+use punktfunk_os::verbs::{Site, attend, boot, deploy, keep, verdict};
 
 /// Root's program on the box: deployments, boot entries and the verdict
 #[derive(Debug, Parser)]
@@ -50,6 +50,8 @@ enum Verb {
     Boot,
     /// Give a counted try back, if the machine is being shut down before the verdict
     GiveBack,
+    /// Stay, show the claim, watch the power button and sticks, and tell the daemon
+    Attend,
     /// Look whether what was started is good, and act on it
     Verdict,
     /// Say what runs, what else could run, and what came of starting it
@@ -111,6 +113,7 @@ fn take(verb: Verb) -> anyhow::Result<bool> {
         Verb::Mirror { disk, tries, pristine } => mirror(&disk.site()?, tries, pristine)?,
         Verb::Boot => boot::boot(&live()?)?,
         Verb::GiveBack => boot::give_back(&live()?)?,
+        Verb::Attend => attend::attend(&live()?)?,
         Verb::Verdict => return verdict::verdict(&live()?),
         Verb::Status { json } => say(json)?,
         Verb::Rollback { commit, insist } => keep::rollback(&live()?, commit.as_deref(), insist)?,

@@ -84,6 +84,14 @@ impl Place {
         if !is_mount_point(&self.esp)? {
             return Err(PlaceError::NoEsp(self.esp.clone()));
         }
+        self.part_mounts()?;
+        writable(&self.sysroot)?;
+        let boot = Path::new("/boot");
+        if is_mount_point(boot)? { writable(boot) } else { Ok(()) }
+    }
+
+    /// From now on what this process mounts is seen by nobody else, while what others mount is still seen here.
+    pub fn part_mounts(&self) -> Result<(), PlaceError> {
         let failed = |doing, path: &Path| {
             let path = path.to_path_buf();
             move |error: nix::Error| PlaceError::Mount { doing, path, source: error.into() }
@@ -93,9 +101,7 @@ impl Place {
         let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
         mount(None::<&str>, root, None::<&str>, slave, None::<&str>)
             .map_err(failed("part from the mounts of", root))?;
-        writable(&self.sysroot)?;
-        let boot = Path::new("/boot");
-        if is_mount_point(boot)? { writable(boot) } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -33,8 +33,8 @@ impl Ran {
 
     /// The last line of what it complained of, or else of what it said.
     pub fn last_line(&self) -> &str {
-        let lines = self.stdout.lines().chain(self.stderr.lines());
-        lines.filter(|line| !line.trim().is_empty()).last().unwrap_or_default()
+        let mut lines = self.stdout.lines().chain(self.stderr.lines());
+        lines.rfind(|line| !line.trim().is_empty()).unwrap_or_default()
     }
 }
 

@@ -18,7 +18,7 @@ pub const SORT_KEY_LAST: &str = "punktfunk-z";
 /// The value of a key, if it is there; of several the last.
 pub fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let fields = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
-    fields.filter(|(name, _)| *name == key).map(|(_, value)| value.trim()).last()
+    fields.filter(|(name, _)| *name == key).map(|(_, value)| value.trim()).next_back()
 }
 
 /// What one of our entries says.

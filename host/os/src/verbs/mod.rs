@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: decisions. They are in [`crate::policy`] and [`crate::mirror`].
 
+pub mod attend;
 pub mod boot;
 pub mod deploy;
 pub mod grow;

@@ -1,0 +1,266 @@
+//! Who is at the machine: what the daemon asks root to show, and what root tells the daemon it has seen.
+//!
+//! The daemon talks to the network and is not root, so it can neither write to the stick nor read the power button. It
+//! connects to root's socket and says JSON, a line each. What it can have is little: a claim shown where somebody at
+//! the machine sees it, the claim erased, and the owner's public key kept. What root says is evidence that somebody is
+//! there. No line makes root open a path of the daemon's choosing, run a program, or say what it has kept.
+//!
+//! - [`machine`]: what follows from what, purely.
+//! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] reads reset files.
+//! - [`note`]: the claim on the stick and on the screens. [`serve`] waits for all of it in one place.
+//!
+//! Deliberately absent: power (the daemon asks logind), updates, and reading anything back.
+
+pub mod button;
+pub mod machine;
+pub mod note;
+pub mod owner;
+pub mod press;
+pub mod serve;
+pub mod stick;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Where the daemon connects.
+pub const SOCKET: &str = "/run/punktfunk-os/attend.sock";
+
+/// What this program speaks.
+pub const SCHEMA: u32 = 1;
+
+/// No line is longer, in bytes and without its end.
+pub const MAX_LINE_BYTES: usize = 4096;
+
+/// So many names of the host are shown.
+pub const MAX_NAMES: usize = 8;
+
+/// No name is longer, in bytes.
+const MAX_NAME_BYTES: usize = 120;
+
+/// What the daemon says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum FromDaemon {
+    /// The host can be claimed: show how.
+    Claim(Claim),
+    /// It is claimed: show it no more.
+    Claimed,
+    /// The key with which the owner proves that it is him.
+    Owner(OwnerKey),
+}
+
+/// How the host is claimed. Whoever knows it can.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// To be typed, letters and digits.
+    pub code: Secret,
+    /// To be opened, 32 hexadecimal digits.
+    pub token: Secret,
+    /// Where the host answers, such as `https://punktfunk-1a2b.local:47990`.
+    pub names: Vec<String>,
+    /// The fingerprint of its certificate, hexadecimal digits.
+    pub fingerprint: String,
+}
+
+/// A text that is not to be seen in any log, and is wiped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// What is not to be seen.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// The public half of the owner's proof, and the salt that makes its private half from the password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerKey {
+    /// 32 hexadecimal digits.
+    pub salt: String,
+    /// 64 hexadecimal digits.
+    pub key: String,
+}
+
+/// What root says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum FromRoot {
+    /// The first line of each connection.
+    Hello {
+        /// [`SCHEMA`].
+        schema: u32,
+    },
+    /// Somebody is at the machine.
+    Presence(Presence),
+    /// The owner's key is kept.
+    OwnerKept,
+    /// It is not.
+    OwnerRefused {
+        /// Why, as a part of a sentence.
+        reason: String,
+    },
+    /// The word of a newer program.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How somebody has shown to be at the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub enum Presence {
+    /// Three short presses of the power button.
+    PowerButton,
+    /// A reset file on a stick.
+    ResetFile {
+        /// The SHA-256 of its bytes, 64 hexadecimal digits.
+        digest: String,
+    },
+}
+
+/// Why a line of the daemon is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// It is not what the daemon says. What it says is not repeated: it may hold a secret.
+    #[error("a line that cannot be read from column {} on", .0.column())]
+    Malformed(#[from] serde_json::Error),
+    /// A part of it is out of its bounds.
+    #[error("`{0}` is out of its bounds")]
+    Bounds(&'static str),
+}
+
+impl FromDaemon {
+    /// Reads a line; what comes back is within all bounds, and can be shown on a screen as it is.
+    pub fn parse(line: &[u8]) -> Result<Self, LineError> {
+        let said: Self = serde_json::from_slice(line)?;
+        let hex = |text: &str, digits: std::ops::RangeInclusive<usize>| {
+            digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let checks: Vec<(&'static str, bool)> = match &said {
+            Self::Claimed => Vec::new(),
+            Self::Claim(claim) => {
+                let code = claim.code.expose();
+                let plain = code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+                vec![
+                    ("code", (4..=20).contains(&code.len()) && plain),
+                    ("token", hex(claim.token.expose(), 32..=32)),
+                    (
+                        "names",
+                        claim.names.len() <= MAX_NAMES
+                            && claim.names.iter().all(|name| is_name(name)),
+                    ),
+                    ("fingerprint", hex(&claim.fingerprint, 1..=128)),
+                ]
+            }
+            Self::Owner(owner) => {
+                vec![("salt", hex(&owner.salt, 32..=32)), ("key", hex(&owner.key, 64..=64))]
+            }
+        };
+        match checks.into_iter().find(|(_, good)| !good) {
+            None => Ok(said),
+            Some((part, _)) => Err(LineError::Bounds(part)),
+        }
+    }
+}
+
+/// An address of the console and nothing else: no path, no name and password, nothing that moves a cursor.
+fn is_name(name: &str) -> bool {
+    let host = name.strip_prefix("https://").unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    !host.is_empty() && name.len() <= MAX_NAME_BYTES && host.bytes().all(plain)
+}
+
+impl FromRoot {
+    /// The line that says it, with its end.
+    pub fn line(&self) -> String {
+        // Nothing in it can fail to be put into words; were it so, an empty line is no harm.
+        let mut line = serde_json::to_string(self).unwrap_or_default();
+        line.push('\n');
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) const CLAIM: &str = r#"{"say":"claim","code":"ABCD2345",
+        "token":"00112233445566778899aabbccddeeff","names":["https://punktfunk-1a2b.local:47990"],
+        "fingerprint":"ab12"}"#;
+
+    #[test]
+    fn the_daemon_is_understood() {
+        let FromDaemon::Claim(claim) = FromDaemon::parse(CLAIM.as_bytes()).unwrap() else {
+            panic!()
+        };
+        assert_eq!(claim.code.expose(), "ABCD2345");
+        let seen = format!("{claim:?} {:?}", claim.code);
+        assert!(!seen.contains("ABCD") && !seen.contains("0011"), "{seen}");
+        let claimed = FromDaemon::parse(br#"{"say":"claimed"}"#).unwrap();
+        assert_eq!(claimed, FromDaemon::Claimed);
+        let owner =
+            format!(r#"{{"say":"owner","salt":"{}","key":"{}"}}"#, "0".repeat(32), "a".repeat(64));
+        assert!(matches!(FromDaemon::parse(owner.as_bytes()), Ok(FromDaemon::Owner(_))));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_not_believed() {
+        for (part, from, to) in [
+            ("code", "ABCD2345", "ABCD\\u001b[2J"),
+            ("code", "ABCD2345", "A"),
+            ("token", "0011", "zz11"),
+            ("names", "https://punktfunk-1a2b.local:47990", "http://punktfunk.local"),
+            ("names", "punktfunk-1a2b.local:47990", "evil@host/path"),
+            ("names", "punktfunk-1a2b.local:47990", "a b"),
+            ("fingerprint", "ab12", ""),
+        ] {
+            let line = CLAIM.replace(from, to);
+            let error = FromDaemon::parse(line.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), format!("`{part}` is out of its bounds"), "{line}");
+        }
+        assert!(FromDaemon::parse(br#"{"say":"power","verb":"restart"}"#).is_err());
+    }
+
+    #[test]
+    fn root_speaks_as_agreed() {
+        let line = |said: FromRoot| said.line();
+        assert_eq!(line(FromRoot::Hello { schema: 1 }), "{\"say\":\"hello\",\"schema\":1}\n");
+        let button = FromRoot::Presence(Presence::PowerButton);
+        assert_eq!(line(button), "{\"say\":\"presence\",\"by\":\"power-button\"}\n");
+        let file = FromRoot::Presence(Presence::ResetFile { digest: "ab".to_owned() });
+        assert_eq!(line(file), "{\"say\":\"presence\",\"by\":\"reset-file\",\"digest\":\"ab\"}\n");
+        assert_eq!(line(FromRoot::OwnerKept), "{\"say\":\"owner-kept\"}\n");
+        let refused = FromRoot::OwnerRefused { reason: "r".to_owned() };
+        assert_eq!(line(refused), "{\"say\":\"owner-refused\",\"reason\":\"r\"}\n");
+        let newer: FromRoot = serde_json::from_str(r#"{"say":"weather","is":"fine"}"#).unwrap();
+        assert_eq!(newer, FromRoot::Unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_strange(line: Vec<u8>) {
+            let _ = FromDaemon::parse(&line);
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Waits for the daemon, the button and sticks in one place, and does what the machine says.
+//!
+//! One connection of the daemon's matters at a time; a newer one takes the place of an older. A line that is too long
+//! or cannot be read ends the connection that sent it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::{socket_acceptconn, socket_peercred};
+
+use super::button::{self, Button};
+use super::machine::{Attendant, Do};
+use super::press::{Meaning, Presses};
+use super::stick::{self, Arrivals};
+use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
+use crate::programs::{ProgramError, run_well};
+
+/// User and group of the daemon.
+const DAEMON_ID: u32 = 960;
+
+/// Where sticks are mounted, for this process alone.
+const STICK: &str = "/run/punktfunk-os/stick";
+
+/// How long switching off may take to be asked for.
+const QUICK: Duration = Duration::from_secs(30);
+
+/// Why nobody attends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The system refused.
+    #[error("could not {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The owner's key is not readable.
+    #[error(transparent)]
+    Owner(#[from] owner::OwnerError),
+    /// A program that is needed failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+fn io(doing: &'static str) -> impl Fn(io::Error) -> ServeError {
+    move |source| ServeError::Io { doing, source }
+}
+
+/// What the attendant works on.
+pub struct Site<'a> {
+    /// Root's folder of state.
+    pub state: PathBuf,
+    /// The boot loader's partition, on which the note is left.
+    pub esp: PathBuf,
+    /// Screens for the claim.
+    pub screens: Vec<PathBuf>,
+    /// Who may connect.
+    pub daemon_uid: u32,
+    /// Notes that somebody was at the machine.
+    pub present: &'a mut dyn FnMut(),
+}
+
+/// Attends until something is broken that it cannot do without.
+pub fn serve(site: Site<'_>) -> Result<(), ServeError> {
+    let listener = listener()?;
+    let arrivals = Arrivals::open().map_err(io("listen for sticks"))?;
+    let mut attending = Attending::new(site)?;
+    attending.look_for_buttons();
+    loop {
+        attending.wait(&listener, Some(&arrivals))?;
+    }
+}
+
+/// The socket that systemd hands over as standard input, or else one of our own.
+fn listener() -> Result<UnixListener, ServeError> {
+    let stdin = io::stdin();
+    let given = stdin.as_fd();
+    if socket_acceptconn(given).unwrap_or(false) {
+        let given = given.try_clone_to_owned().map_err(io("take the socket over"))?;
+        let listener = UnixListener::from(given);
+        listener.set_nonblocking(true).map_err(io("set the socket up"))?;
+        return Ok(listener);
+    }
+    bind(Path::new(super::SOCKET), Some(DAEMON_ID))
+}
+
+/// Makes the socket, for root and one group.
+pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, ServeError> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(io("make the socket's folder"))?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io("remove the old socket")(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(io("make the socket"))?;
+    let set_up = || {
+        std::os::unix::fs::chown(path, None, group)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        listener.set_nonblocking(true)
+    };
+    set_up().map_err(io("set the socket up"))?;
+    Ok(listener)
+}
+
+/// The daemon's connection and what of a line has come.
+struct Talk {
+    stream: UnixStream,
+    begun: Vec<u8>,
+}
+
+/// All that goes on.
+pub struct Attending<'a> {
+    site: Site<'a>,
+    attendant: Attendant,
+    talk: Option<Talk>,
+    buttons: Vec<Button>,
+    presses: Presses,
+    began: Instant,
+}
+
+impl<'a> Attending<'a> {
+    /// Begins, with no claim shown: the daemon says it again when it can be claimed.
+    pub fn new(site: Site<'a>) -> Result<Self, ServeError> {
+        let attendant = Attendant::new(owner::read(&site.state)?);
+        let attending = Self {
+            site,
+            attendant,
+            talk: None,
+            buttons: Vec::new(),
+            presses: Presses::default(),
+            began: Instant::now(),
+        };
+        attending.erase();
+        Ok(attending)
+    }
+
+    fn look_for_buttons(&mut self) {
+        button::find(&mut self.buttons);
+    }
+
+    /// Waits until something happens, and does what follows.
+    pub fn wait(
+        &mut self,
+        listener: &UnixListener,
+        arrivals: Option<&Arrivals>,
+    ) -> Result<(), ServeError> {
+        let timeout = self.presses.deadline().map(|deadline| {
+            let left = deadline.saturating_sub(self.began.elapsed());
+            // A whole millisecond more, so that it has passed when it is looked.
+            Timespec::try_from(left + Duration::from_millis(1)).unwrap_or_default()
+        });
+        let ready: Vec<bool> = {
+            let mut fds = vec![fd(listener)];
+            fds.extend(self.buttons.iter().map(fd));
+            fds.extend(self.talk.iter().map(|talk| fd(&talk.stream)));
+            fds.extend(arrivals.map(fd));
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(io("wait")(error.into())),
+            }
+            fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+        };
+        let mut ready = ready.into_iter();
+        let called = ready.next() == Some(true);
+        let buttons: Vec<bool> = ready.by_ref().take(self.buttons.len()).collect();
+        self.read_buttons(&buttons)?;
+        if self.talk.is_some() && ready.next() == Some(true) {
+            self.read_talk();
+        }
+        if called {
+            self.accept(listener);
+        }
+        if let Some(arrivals) = arrivals.filter(|_| ready.next() == Some(true)) {
+            self.read_arrivals(arrivals);
+        }
+        Ok(())
+    }
+
+    /// A newer connection takes the place of an older one; only the daemon's user has any.
+    fn accept(&mut self, listener: &UnixListener) {
+        let Ok((stream, _)) = listener.accept() else { return };
+        let uid = socket_peercred(&stream).map(|peer| peer.uid.as_raw());
+        if uid != Ok(self.site.daemon_uid) || stream.set_nonblocking(true).is_err() {
+            eprintln!("a connection of somebody else ({uid:?}) is refused");
+            return;
+        }
+        self.talk = Some(Talk { stream, begun: Vec::new() });
+        let all = self.attendant.connected();
+        self.perform(all);
+    }
+
+    fn read_talk(&mut self) {
+        let Some(talk) = &mut self.talk else { return };
+        // A whole line with its end.
+        let mut piece = [0; MAX_LINE_BYTES + 1];
+        let ended = match talk.stream.read(&mut piece) {
+            Ok(0) => true,
+            Ok(count) => {
+                talk.begun.extend_from_slice(&piece[..count]);
+                false
+            }
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        if ended {
+            self.talk = None;
+            return;
+        }
+        while let Some(talk) = &mut self.talk {
+            let Some(end) = talk.begun.iter().position(|byte| *byte == b'\n') else { break };
+            let line: Vec<u8> = talk.begun.drain(..=end).collect();
+            self.hear(&line[..end]);
+        }
+        let too_long = |talk: &mut Talk| talk.begun.len() > MAX_LINE_BYTES;
+        if self.talk.as_mut().is_some_and(too_long) {
+            eprintln!("a line of the daemon is too long");
+            self.talk = None;
+        }
+    }
+
+    fn hear(&mut self, line: &[u8]) {
+        match FromDaemon::parse(line) {
+            Ok(said) => {
+                let all = self.attendant.said(self.began.elapsed(), said);
+                self.perform(all);
+            }
+            Err(error) => {
+                eprintln!("the daemon said {error}");
+                self.talk = None;
+            }
+        }
+    }
+
+    fn read_buttons(&mut self, ready: &[bool]) -> Result<(), ServeError> {
+        let mut strokes = Vec::new();
+        let mut at = 0;
+        self.buttons.retain_mut(|button| {
+            let ready = ready.get(at).copied().unwrap_or(false);
+            at += 1;
+            if !ready {
+                return true;
+            }
+            let read = button.strokes();
+            strokes.extend(read.as_ref().into_iter().flatten().copied());
+            read.is_ok()
+        });
+        let now = self.began.elapsed();
+        let mut meanings: Vec<Meaning> =
+            strokes.into_iter().filter_map(|stroke| self.presses.stroke(now, stroke)).collect();
+        meanings.extend(self.presses.silence(now));
+        for meaning in meanings {
+            match meaning {
+                Meaning::Presence => self.present(Presence::PowerButton),
+                Meaning::PowerOff => {
+                    println!("the power button switches off");
+                    run_well(&["systemctl", "--no-block", "poweroff"], QUICK)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_arrivals(&mut self, arrivals: &Arrivals) {
+        while let Some(arrived) = arrivals.next() {
+            // Whatever it was, a button may have come with it.
+            self.look_for_buttons();
+            let Some(name) = arrived else { continue };
+            match stick::reset_file(&name, Path::new(STICK)) {
+                Ok(None) => {}
+                Ok(Some(digest)) => self.present(Presence::ResetFile { digest }),
+                Err(error) => eprintln!("{name}: {error}"),
+            }
+        }
+    }
+
+    fn present(&mut self, presence: Presence) {
+        println!("somebody is at the machine: {presence:?}");
+        let all = self.attendant.present(self.began.elapsed(), presence);
+        self.perform(all);
+    }
+
+    fn perform(&mut self, all: Vec<Do>) {
+        for one in all {
+            match one {
+                Do::Say(said) => self.say(&said),
+                Do::Note => (self.site.present)(),
+                Do::Erase => self.erase(),
+                Do::Show(claim) => {
+                    if let Err(error) = note::write(&self.site.esp, &claim) {
+                        eprintln!("{error}");
+                    }
+                    let lines = note::lines(&claim);
+                    for screen in &self.site.screens {
+                        // Many machines have one of them only.
+                        let _ = note::show(screen, &lines);
+                    }
+                }
+                Do::Keep(key) => self.keep(&key),
+            }
+        }
+    }
+
+    fn keep(&mut self, key: &super::OwnerKey) {
+        let said = match owner::write(&self.site.state, key) {
+            Ok(()) => FromRoot::OwnerKept,
+            Err(error) => {
+                eprintln!("{error}");
+                // What lies on the disk is what holds.
+                self.attendant.not_kept(owner::read(&self.site.state).unwrap_or_default());
+                FromRoot::OwnerRefused { reason: "the disk did not take it".to_owned() }
+            }
+        };
+        self.say(&said);
+    }
+
+    fn erase(&self) {
+        if let Err(error) = note::erase(&self.site.esp) {
+            eprintln!("{error}");
+        }
+    }
+
+    /// A daemon that does not read is not waited for.
+    fn say(&mut self, said: &FromRoot) {
+        let Some(talk) = &mut self.talk else { return };
+        if talk.stream.write_all(said.line().as_bytes()).is_err() {
+            self.talk = None;
+        }
+    }
+}
+
+fn fd(of: &impl AsFd) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(of.as_fd(), PollFlags::IN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::super::tests::CLAIM;
+    use super::*;
+
+    /// The daemon's end, and all that the attendant does meanwhile.
+    fn with_daemon(
+        uid: u32,
+        act: impl FnOnce(&mut dyn FnMut(&str), &mut dyn FnMut() -> String, &Path),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, esp) = (folder.path().join("os"), folder.path().join("esp"));
+        fs::create_dir_all(&state).unwrap();
+        fs::create_dir_all(&esp).unwrap();
+        fs::write(esp.join(note::NAME), "an old claim").unwrap();
+        let path = folder.path().join("attend.sock");
+        let listener = bind(&path, None).unwrap();
+        let daemon = UnixStream::connect(&path).unwrap();
+        let mut present = || {};
+        let site = Site { state, esp, screens: vec![], daemon_uid: uid, present: &mut present };
+        let mut attending = Attending::new(site).unwrap();
+        attending.wait(&listener, None).unwrap();
+        let mut reader = BufReader::new(daemon.try_clone().unwrap());
+        let attending = std::cell::RefCell::new(attending);
+        let mut say = |line: &str| {
+            let line = line.replace('\n', " ") + "\n";
+            (&daemon).write_all(line.as_bytes()).unwrap();
+            attending.borrow_mut().wait(&listener, None).unwrap();
+        };
+        let mut hear = || {
+            let mut line = String::new();
+            // A connection that was cut ends in an error or without one.
+            let _ = reader.read_line(&mut line);
+            line
+        };
+        act(&mut say, &mut hear, folder.path());
+    }
+
+    fn me() -> u32 {
+        rustix::process::getuid().as_raw()
+    }
+
+    #[test]
+    fn the_daemon_claims_and_brings_its_key() {
+        with_daemon(me(), |say, hear, folder| {
+            let note = folder.join("esp/CLAIM.txt");
+            assert_eq!(hear(), "{\"say\":\"hello\",\"schema\":1}\n");
+            assert!(!note.exists(), "an old claim is erased");
+            say(CLAIM);
+            assert!(fs::read_to_string(&note).unwrap().contains("ABCD2345"));
+            say(r#"{"say":"claimed"}"#);
+            assert!(!note.exists());
+            let (salt, ours, other) = ("0".repeat(32), "a".repeat(64), "b".repeat(64));
+            let owner = |key| format!(r#"{{"say":"owner","salt":"{salt}","key":"{key}"}}"#);
+            say(&owner(ours));
+            assert_eq!(hear(), "{\"say\":\"owner-kept\"}\n");
+            assert!(folder.join("os/owner.json").exists());
+            say(&owner(other));
+            assert!(hear().contains("owner-refused"));
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_the_talk() {
+        with_daemon(me(), |say, hear, _| {
+            hear();
+            say(r#"{"say":"sudo"}"#);
+            assert_eq!(hear(), "");
+        });
+        with_daemon(me(), |say, hear, _| {
+            hear();
+            say(&"x".repeat(MAX_LINE_BYTES + 1));
+            assert_eq!(hear(), "");
+        });
+    }
+
+    #[test]
+    fn nobody_else_is_heard() {
+        with_daemon(me() + 1, |_, hear, folder| {
+            assert_eq!(hear(), "");
+            assert!(!folder.join("esp/CLAIM.txt").exists());
+        });
+    }
+}

@@ -1,0 +1,232 @@
+//! Reset files: a stick is plugged in, a file of a known name on it is read, and its digest is said.
+//!
+//! Only a removable partition that appears while the machine runs is looked at, only if it begins as FAT does, and only
+//! with the one file system that a stranger's bytes then meet: mounted read-only, without setuid bits, device files and
+//! programs, in mounts of this process alone. No link is followed, no more is read than a reset file can hold, and the
+//! stick is let go at once.
+//!
+//! Deliberately absent: what is in the file. It counts by its digest, once, and the daemon keeps which were used.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::socket::{
+    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, socket,
+};
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+
+/// The file on the stick.
+pub const NAME: &str = "punktfunk-reset.txt";
+
+/// It is never longer, in bytes.
+const MAX_BYTES: u64 = 4096;
+
+/// No message of the kernel's is longer, in bytes.
+const MAX_MESSAGE_BYTES: usize = 8192;
+
+/// The kernel's own group of messages.
+const KERNEL_GROUP: u32 = 1;
+
+/// Something that can hold a file system has appeared, by the kernel's name for it, such as `sdb1`.
+pub fn appeared(message: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(message).ok()?;
+    let field = |key: &str| {
+        text.split('\0').skip(1).find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+    };
+    let new = matches!(field("ACTION")?, "add" | "change");
+    let name = field("DEVNAME")?;
+    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (new && field("SUBSYSTEM")? == "block" && plain).then(|| name.to_owned())
+}
+
+/// Whether the first sector of a partition is that of a FAT file system.
+pub fn is_fat(sector: &[u8]) -> bool {
+    let at = |at: usize, text: &[u8]| sector.get(at..at + text.len()) == Some(text);
+    sector.len() >= 512 && at(510, &[0x55, 0xaa]) && (at(54, b"FAT1") || at(82, b"FAT32   "))
+}
+
+/// What the kernel tells of devices that come.
+#[derive(Debug)]
+pub struct Arrivals(OwnedFd);
+
+impl Arrivals {
+    /// Listens from now on.
+    pub fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let protocol = SockProtocol::NetlinkKObjectUEvent;
+        let fd = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))?;
+        Ok(Self(fd))
+    }
+
+    /// The next device that appeared, if a message waits that says so; `None` when none waits.
+    pub fn next(&self) -> Option<Option<String>> {
+        let mut message = [0; MAX_MESSAGE_BYTES];
+        let received = recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), &mut message);
+        match received {
+            // Any process may send to the group; the kernel's own number is 0.
+            Ok((count, Some(from))) if from.pid() == 0 => Some(appeared(&message[..count])),
+            Ok(_) | Err(nix::Error::ENOBUFS | nix::Error::EINTR) => Some(None),
+            Err(_) => None,
+        }
+    }
+}
+
+impl AsFd for Arrivals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The digest of the reset file on a device that appeared, if it is a stick with one.
+pub fn reset_file(name: &str, folder: &Path) -> io::Result<Option<String>> {
+    let device = Path::new("/dev").join(name);
+    let entry = fs::canonicalize(Path::new("/sys/class/block").join(name))?;
+    if !is_removable(&entry) || is_mounted(&entry)? {
+        return Ok(None);
+    }
+    let mut sector = [0; 512];
+    File::open(&device)?.read_exact(&mut sector)?;
+    if !is_fat(&sector) {
+        return Ok(None);
+    }
+    let mounted = Mounted::new(&device, folder)?;
+    let digest = digest_of(&mounted.0.join(NAME));
+    drop(mounted);
+    match digest {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        digest => digest.map(Some),
+    }
+}
+
+/// A partition's disk says it can be taken out, or it hangs on USB, where many that can say they cannot.
+fn is_removable(entry: &Path) -> bool {
+    let usb = entry.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
+    let says = |folder: &Path| crate::files::read_word(&folder.join("removable"));
+    let disk = entry.parent().and_then(says);
+    usb || says(entry).or(disk).is_some_and(|word| word == "1")
+}
+
+/// What this machine runs from is no stranger's stick.
+fn is_mounted(entry: &Path) -> io::Result<bool> {
+    let number = crate::files::read_word(&entry.join("dev")).unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts.lines().any(|line| line.split(' ').nth(2) == Some(number.as_str())))
+}
+
+/// The SHA-256 of a small file.
+fn digest_of(path: &Path) -> io::Result<String> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.is_empty() || bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("a reset file has 1 to {MAX_BYTES} bytes")));
+    }
+    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A stick, mounted until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(device: &Path, folder: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let flags =
+            MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some(device), folder, Some("vfat"), flags, None::<&str>)?;
+        Ok(Self(folder.to_path_buf()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        if let Err(error) = umount2(&self.0, flags) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ADDED: &str = "add@/devices/pci0/usb1/block/sdb/sdb1\0ACTION=add\0DEVPATH=/devices/x\0\
+                         SUBSYSTEM=block\0DEVNAME=sdb1\0DEVTYPE=partition\0SEQNUM=4\0";
+
+    #[test]
+    fn arrivals_are_understood() {
+        assert_eq!(appeared(ADDED.as_bytes()).as_deref(), Some("sdb1"));
+        for (from, to) in [
+            ("ACTION=add", "ACTION=remove"),
+            ("SUBSYSTEM=block", "SUBSYSTEM=net"),
+            ("DEVNAME=sdb1", "DEVNAME=../etc/x"),
+            ("DEVNAME=sdb1", "DEVNAME="),
+        ] {
+            assert_eq!(appeared(ADDED.replace(from, to).as_bytes()), None, "{to}");
+        }
+    }
+
+    #[test]
+    fn fat_is_told_from_others() {
+        let mut sector = [0; 512];
+        (sector[510], sector[511]) = (0x55, 0xaa);
+        assert!(!is_fat(&sector));
+        sector[82..90].copy_from_slice(b"FAT32   ");
+        assert!(is_fat(&sector));
+        assert!(!is_fat(&sector[..511]));
+        sector[510] = 0;
+        assert!(!is_fat(&sector));
+    }
+
+    #[test]
+    fn only_a_small_plain_file_has_a_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        fs::write(&path, "abc").unwrap();
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest_of(&path).unwrap(), digest);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(digest_of(&link).is_err());
+        assert!(digest_of(folder.path()).is_err());
+        fs::write(&path, vec![b'x'; 4096]).unwrap();
+        assert!(digest_of(&path).is_ok());
+        fs::write(&path, vec![b'x'; 4097]).unwrap();
+        assert!(digest_of(&path).is_err());
+        fs::write(&path, "").unwrap();
+        assert!(digest_of(&path).is_err());
+    }
+
+    #[test]
+    fn sticks_are_told_from_disks() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let disk = sysfs.path().join("block/sdb");
+        fs::create_dir_all(disk.join("sdb1")).unwrap();
+        fs::write(disk.join("removable"), "0\n").unwrap();
+        assert!(!is_removable(&disk) && !is_removable(&disk.join("sdb1")));
+        fs::write(disk.join("removable"), "1\n").unwrap();
+        assert!(is_removable(&disk) && is_removable(&disk.join("sdb1")));
+        assert!(is_removable(Path::new("/sys/devices/pci0/usb2/2-1/block/sdc/sdc1")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_is_too_strange(message: Vec<u8>) {
+            let _ = appeared(&message);
+            let _ = is_fat(&message);
+        }
+    }
+}
