@@ -9,9 +9,10 @@ const UNSAFE_FILES: &[&str] = &["host/src/cli/memory.rs", "host/src/encode/x264/
 
 /// The files that look at the wall clock, which people and machines set as they like: only for what is shown to people,
 /// and in the store for when things were and for what ends after a restart, too: a guest's stay and a token by their
-/// date, a login by its age when the host starts. Root's program says when a deployment was found bad. Whatever else waits, expires or keeps a pace asks `clock`, so a clock
-/// that jumps changes nothing on a stream.
-const WALL_CLOCK_FILES: &[&str] = &["host/os/src/calendar.rs", "host/src/logbook/mod.rs", "host/src/store/mod.rs"];
+/// date, a login by its age when the host starts. Root's program notes when a deployment was found bad. Whatever else
+/// waits, expires or keeps a pace asks `clock`, so a clock that jumps changes nothing on a stream.
+const WALL_CLOCK_FILES: &[&str] =
+    &["host/os/src/calendar.rs", "host/src/logbook/mod.rs", "host/src/store/mod.rs"];
 
 /// What the wall clock is called.
 const WALL_CLOCK: &[&str] =
