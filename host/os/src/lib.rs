@@ -10,6 +10,7 @@
 //! - [`policy`]: the verdict, falling back, giving a try back, going back.
 //! - [`ledger`] and [`status`]: what root remembers, and what it says to everybody.
 //! - [`attend`]: the claim on stick and screen, the power button, the reset file, the owner's key.
+//! - [`rescue`]: a page that answers when the console does not.
 //! - [`verbs`]: what can be asked for, over [`ostree`], [`programs`] and [`place`].
 //!
 //! Deliberately absent: streaming, the network, and any path below a folder that the daemon owns.
@@ -25,5 +26,6 @@ pub mod ostree;
 pub mod place;
 pub mod policy;
 pub mod programs;
+pub mod rescue;
 pub mod status;
 pub mod verbs;

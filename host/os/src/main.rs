@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
+use punktfunk_os::rescue;
 use punktfunk_os::status::{self, Status};
 use punktfunk_os::verbs::{Site, attend, boot, deploy, keep, verdict};
 
@@ -52,6 +53,12 @@ enum Verb {
     GiveBack,
     /// Stay, show the claim, watch the power button and sticks, and tell the daemon
     Attend,
+    /// Answer every visitor with what was found; for a machine whose console does not answer
+    Rescue {
+        /// Where
+        #[arg(long, value_name = "PORT", default_value_t = 80)]
+        port: u16,
+    },
     /// Look whether what was started is good, and act on it
     Verdict,
     /// Say what runs, what else could run, and what came of starting it
@@ -114,6 +121,7 @@ fn take(verb: Verb) -> anyhow::Result<bool> {
         Verb::Boot => boot::boot(&live()?)?,
         Verb::GiveBack => boot::give_back(&live()?)?,
         Verb::Attend => attend::attend(&live()?)?,
+        Verb::Rescue { port } => rescue::serve(port, Path::new(status::PATH))?,
         Verb::Verdict => return verdict::verdict(&live()?),
         Verb::Status { json } => say(json)?,
         Verb::Rollback { commit, insist } => keep::rollback(&live()?, commit.as_deref(), insist)?,

@@ -221,6 +221,19 @@ fn a_link_comes_before_its_entry_and_goes_after_it() {
 }
 
 #[test]
+fn a_set_that_is_not_the_deployments_is_copied_again() {
+    let mut esp = Esp { free_bytes: u64::MAX / 2, cluster_bytes: 4096, ..Esp::default() };
+    let name = EntryName { id: id(2), counter: None };
+    esp.entries.insert(name.clone(), entry(2, 1, false).to_string());
+    // Whole by its own word, and of other lengths than what OSTree has.
+    let marker = Some(KernelSet::marker(5, Some(6)));
+    esp.sets.insert(sum(0x81), KernelSet { linux: Some(5), initrd: Some(6), marker });
+    let case = Case { esp, deployments: vec![deployment(2, 1)], booted: None, pristine: None };
+    let last = states(&case, &plan(&case.request()).unwrap()).pop().unwrap();
+    assert_eq!(last.sets[&sum(0x81)], whole(2));
+}
+
+#[test]
 fn nothing_deployed_changes_nothing() {
     let case = Case { esp: Esp::default(), deployments: vec![], booted: None, pristine: None };
     assert!(matches!(plan(&case.request()), Err(MirrorError::NothingDeployed)));

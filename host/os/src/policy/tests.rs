@@ -196,6 +196,11 @@ fn a_try_is_given_back_once_a_start_and_not_for_ever() {
         assert!(give_back(&mut ledger, &counted).is_some());
     }
     assert!(give_back(&mut ledger, &counted).is_none());
+    // That another one passed meanwhile changes nothing; that it passes itself does.
+    conclude(&mut ledger, &start(4, None), &Outcome::Passed { checks: vec![] }, vec![]);
+    assert!(give_back(&mut ledger, &counted).is_none());
+    conclude(&mut ledger, &counted, &Outcome::Passed { checks: vec![] }, vec![]);
+    assert_eq!(ledger.given_back, []);
     // Not after a verdict, not for what nobody counts, not in another start.
     let mut judged = Ledger::default();
     begin(&mut judged, &counted, &[], 1);
