@@ -1,6 +1,7 @@
 //! The commands of the binary: `serve` runs the daemon, the others talk to a running one over its local socket.
 
 mod agents;
+mod check_console;
 mod doctor;
 mod doors;
 mod found;
@@ -54,6 +55,10 @@ enum Command {
     ///
     /// Needs no paired device and disturbs none. Exit status: 0 green, 1 red, 2 it could not be run.
     Selftest(selftest::SelfTestArguments),
+    /// Ask the running host's console, on this machine, for its page and its API, and say whether they answer
+    ///
+    /// Waits for a host that is starting. Exit status: 0 it answers and a client could play, 1 it does not.
+    CheckConsole(check_console::CheckConsoleArguments),
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +174,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(output) => Ok(doctor::doctor(&output)),
         Command::Probe(arguments) => doctor::probe(&arguments),
         Command::Selftest(arguments) => selftest::command(&arguments),
+        Command::CheckConsole(arguments) => check_console::command(&arguments),
     }
 }
 

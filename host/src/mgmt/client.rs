@@ -16,8 +16,8 @@ use tokio::net::UnixStream;
 
 use super::socket::SocketEnvironment;
 use super::wire::{
-    self, Answer, Arm, AskPermit, Decline, Pairing, PinText, ProblemDetails, Rename,
-    SelfTestPermit, Session, StatusReport, Trace,
+    self, Answer, Arm, AskPermit, Decline, Landing, Pairing, PinText, ProblemDetails, Rename,
+    SelfTestPermit, SelfTestPin, Session, StatusReport, Trace,
 };
 use crate::health::Finding;
 
@@ -117,10 +117,18 @@ impl Client {
         &self.socket
     }
 
-    /// How the host is doing.
+    /// Who the host is, and how far.
     ///
     /// # Errors
     /// See [`ClientError`], as for all calls.
+    pub fn landing(&self) -> Result<Landing, ClientError> {
+        self.read("/api/v1/landing")
+    }
+
+    /// How the host is doing.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
     pub fn status(&self) -> Result<StatusReport, ClientError> {
         self.read("/api/v1/status")
     }
@@ -278,6 +286,15 @@ impl Client {
     /// Code `unknown-self-test`: the permit is over.
     pub fn renew_self_test(&self, client: &str) -> Result<SelfTestPermit, ClientError> {
         self.send(Method::POST, &format!("/api/v1/selftest/{client}"), &())
+    }
+
+    /// Gives the self-test's own request its PIN.
+    ///
+    /// # Errors
+    /// Code `unknown-self-test` or `nothing-pending`.
+    pub fn answer_self_test(&self, client: &str, pin: &str) -> Result<(), ClientError> {
+        let given = SelfTestPin { pin: PinText(pin.to_owned()) };
+        self.send(Method::POST, &format!("/api/v1/selftest/{client}/pin"), &given)
     }
 
     /// Erases the self-test's identity and ends what it has running.

@@ -36,8 +36,9 @@ pub(super) enum Need {
     Scope(Scope),
     /// The owner in person: logged in, or over the local socket. No token does.
     Owner,
-    /// The local socket: what it gives cannot be had from afar.
-    Local,
+    /// The local socket, for the self-test: what it gives cannot be had from afar. On a box the host's own user comes in
+    /// for this, too.
+    SelfTest,
 }
 
 impl Need {
@@ -53,7 +54,7 @@ impl Need {
             Self::Claimed => "claimed",
             Self::Scope(scope) => scope.name(),
             Self::Owner => "owner",
-            Self::Local => "local",
+            Self::SelfTest => "local",
         }
     }
 }
@@ -66,6 +67,8 @@ pub enum Who {
         /// Its uid.
         uid: u32,
     },
+    /// The host's own user, on the local socket of a box: it may test the host, and do nothing else there.
+    SelfTest,
     /// The owner, logged in.
     Owner,
     /// Somebody who may look, logged in.
@@ -163,6 +166,11 @@ impl Caller {
         if need == Need::Nothing || matches!(self.who, Who::Local { .. }) {
             return Ok(());
         }
+        if self.who == Who::SelfTest {
+            let detail = "on a box nobody but root may use the local socket; the host's own user may only test the host";
+            let refused = Problem::new(StatusCode::FORBIDDEN, "not-allowed", detail);
+            return if need == Need::SelfTest { Ok(()) } else { Err(refused) };
+        }
         if !self.claimed {
             let detail = "this host has no owner yet; claim it first, with the code that it shows";
             return Err(Problem::new(StatusCode::FORBIDDEN, "unclaimed", detail));
@@ -172,18 +180,18 @@ impl Caller {
         }
         let may = match (&self.who, need) {
             (Who::Anonymous, _) => return Err(Problem::login_needed()),
-            (_, Need::Local) => false,
+            (_, Need::SelfTest) => false,
             (Who::Owner, _) => true,
             (_, Need::Owner) => false,
             (Who::Viewer, Need::Scope(scope)) => scope == Scope::View,
             (Who::Token { scopes, .. }, Need::Scope(scope)) => scopes.contains(scope),
-            (Who::Local { .. }, _) | (_, Need::Nothing | Need::Claimed) => true,
+            (Who::Local { .. } | Who::SelfTest, _) | (_, Need::Nothing | Need::Claimed) => true,
         };
         if may {
             return Ok(());
         }
         let detail = match need {
-            Need::Local => "this can only be done on the host itself".to_owned(),
+            Need::SelfTest => "this can only be done on the host itself".to_owned(),
             Need::Owner => "only the owner in person may do this".to_owned(),
             need => format!("this needs the permission \"{}\"", need.name()),
         };
@@ -293,7 +301,7 @@ fn document(operation: &mut Operation, need: Need) {
         Need::Nothing | Need::Claimed => &[],
         Need::Scope(_) => &["cookie", "token"],
         Need::Owner => &["cookie"],
-        Need::Local => &["local"],
+        Need::SelfTest => &["local"],
     };
     operation.security = Some(
         schemes.iter().map(|scheme| SecurityRequirement::new(*scheme, [need.name()])).collect(),

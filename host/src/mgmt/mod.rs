@@ -1,8 +1,9 @@
 //! The owner's door: a local Unix socket with a small REST API, for the command line and later for the console.
 //!
 //! Who may come in is decided by the kernel's word on the peer (`SO_PEERCRED`): root, the daemon's own user, and the
-//! owner's user if one is named. So there is no password to keep and nothing to find in a file. Everybody else is
-//! answered 403. One request per connection, bounded in number, size and time.
+//! owner's user if one is named; on a box root, and the daemon's own user for the self-test alone. So there is no
+//! password to keep and nothing to find in a file. Everybody else is answered 403. One request per connection, bounded
+//! in number, size and time.
 //!
 //! The console and programs on the network come in by a door of their own ([`https`](self)), with a login or a token;
 //! behind both doors lie the same routes. Both open before anything else is there, and say how far the host is.
@@ -59,6 +60,8 @@ pub use startup::{About, Always, Basics, Failure, Stage, Startup};
 
 /// As many connections of those who may come in are served at once.
 const MAX_CONNECTIONS: usize = 64;
+/// As many connections of those who may only test the host are served at once.
+const MAX_TESTERS: usize = 8;
 /// As many connections of strangers are answered (403) at once; more are closed unread.
 const MAX_STRANGERS: usize = 4;
 /// How often it is looked at whether a connection still has a reason to stay.
@@ -125,7 +128,8 @@ pub struct MgmtOptions {
     pub socket: PathBuf,
     /// The user, beside root and the daemon's own, who may come in.
     pub owner_uid: Option<u32>,
-    /// Nobody but root may come in, not even the daemon's own user: on a box, who is not root is a session's program.
+    /// Nobody but root may come in, and the daemon's own user for nothing but the self-test: on a box, who is not root
+    /// is no owner.
     pub appliance: bool,
 }
 
@@ -224,14 +228,27 @@ impl Drop for MgmtServer {
 }
 
 /// Who may come in.
-struct Allowed(Vec<u32>);
+struct Allowed {
+    /// For everything.
+    owners: Vec<u32>,
+    /// For the self-test.
+    tester: Option<u32>,
+}
 
 impl Allowed {
     fn new(own: u32, owner: Option<u32>, appliance: bool) -> Self {
         if appliance {
-            return Self(vec![0]);
+            return Self { owners: vec![0], tester: Some(own) };
         }
-        Self([Some(0), Some(own), owner].into_iter().flatten().collect())
+        Self { owners: [Some(0), Some(own), owner].into_iter().flatten().collect(), tester: None }
+    }
+
+    /// As whom somebody with this uid comes in.
+    fn admits(&self, uid: u32) -> Option<Who> {
+        if self.owners.contains(&uid) {
+            return Some(Who::Local { uid });
+        }
+        (self.tester == Some(uid)).then_some(Who::SelfTest)
     }
 }
 
@@ -243,6 +260,7 @@ async fn accept(
     mut stopped: watch::Receiver<bool>,
 ) {
     let guests = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let testers = Arc::new(Semaphore::new(MAX_TESTERS));
     let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
     let turned_away = problem::forbidden_router();
     let mut connections = JoinSet::new();
@@ -262,16 +280,19 @@ async fn accept(
             }
         };
         let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-        let is_allowed = uid.is_some_and(|uid| allowed.0.contains(&uid));
-        let (seats, service) =
-            if is_allowed { (&guests, &router) } else { (&strangers, &turned_away) };
+        let who = uid.and_then(|uid| allowed.admits(uid));
+        let (seats, service) = match &who {
+            Some(Who::SelfTest) => (&testers, &router),
+            Some(_) => (&guests, &router),
+            None => (&strangers, &turned_away),
+        };
         // A full house closes the connection; whoever comes back later finds a seat.
         let Ok(seat) = Arc::clone(seats).try_acquire_owned() else { continue };
-        if !is_allowed {
+        if who.is_none() {
             tracing::debug!(?uid, "turned a stranger away from the management socket");
         }
         let caller = Caller {
-            who: Who::Local { uid: uid.unwrap_or(u32::MAX) },
+            who: who.unwrap_or(Who::Anonymous),
             remote: None,
             claimed: credentials.is_claimed(),
         };
@@ -333,9 +354,18 @@ mod tests {
 
     #[test]
     fn root_the_daemon_and_the_owner_may_come_in() {
-        assert_eq!(Allowed::new(990, None, false).0, [0, 990]);
-        assert_eq!(Allowed::new(990, Some(1000), false).0, [0, 990, 1000]);
-        assert_eq!(Allowed::new(990, Some(1000), true).0, [0], "on a box nobody but root");
+        let as_whom = |owner, appliance| {
+            let allowed = Allowed::new(990, owner, appliance);
+            [0, 990, 1000, 1001].map(|uid| match allowed.admits(uid) {
+                Some(Who::Local { uid: same }) if same == uid => "all",
+                Some(Who::SelfTest) => "test",
+                None => "-",
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(as_whom(None, false), ["all", "all", "-", "-"]);
+        assert_eq!(as_whom(Some(1000), false), ["all", "all", "all", "-"]);
+        assert_eq!(as_whom(Some(1000), true), ["all", "test", "-", "-"], "on a box");
     }
 
     #[test]
@@ -346,7 +376,8 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         let router = Router::new().fallback(|| async { "the owner's answer" });
         // The list names somebody, but not the user this test runs as.
-        let allowed = Allowed(vec![rustix::process::geteuid().as_raw() ^ 1]);
+        let owners = vec![rustix::process::geteuid().as_raw() ^ 1];
+        let allowed = Allowed { owners, tester: None };
         let listener = {
             let _guard = runtime.enter();
             UnixListener::bind(&path).unwrap()

@@ -115,6 +115,18 @@ pub struct SelfTestPermit {
     /// The request at the pairing desk that it was used for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<u64>,
+    /// Where a client on this machine finds plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub near: Option<SocketAddr>,
+}
+
+/// The PIN of a self-test's own request.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTestPin {
+    /// Four digits.
+    pub pin: PinText,
 }
 
 /// One socket of the host.
@@ -229,6 +241,7 @@ impl From<Permit> for SelfTestPermit {
             client: permit.client.to_string(),
             remaining_ms: u64::try_from(permit.remaining.as_millis()).unwrap_or(u64::MAX),
             request: permit.request.map(|request| request.0),
+            near: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use punktfunk_core::gamestream::certificate::encode_pem;
@@ -96,7 +97,7 @@ impl Device {
         let config = ClientConfig::builder_with_provider(provider::default_provider().into())
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pin(host_certificate)))
+            .with_custom_certificate_verifier(Arc::new(Pin::Certificate(host_certificate)))
             .with_client_auth_cert(vec![CertificateDer::from(self.certificate.clone())], key)?;
         Ok(Arc::new(config))
     }
@@ -110,9 +111,43 @@ pub fn rsa_key() -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
 }
 
-/// Takes exactly the pinned certificate, alone, as stock clients do.
-#[derive(Debug)]
-pub struct Pin(pub Vec<u8>);
+/// TLS with nothing to show, towards a server that is known like this.
+///
+/// # Errors
+/// [`DeviceError::Tls`].
+pub fn tls_of_a_browser(server: Pin) -> Result<Arc<ClientConfig>, DeviceError> {
+    let config = ClientConfig::builder_with_provider(provider::default_provider().into())
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(server))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Takes one certificate that it knows, alone, whoever signed it, as stock clients do.
+#[derive(Debug, Clone)]
+pub enum Pin {
+    /// Exactly this one, DER.
+    Certificate(Vec<u8>),
+    /// The one whose DER bytes have this SHA-256, written `AB:CD:..`.
+    Fingerprint(String),
+    /// Whichever comes: for an address of this machine itself, where nobody else answers.
+    DangerousAny,
+}
+
+impl Pin {
+    fn takes(&self, certificate: &[u8]) -> bool {
+        match self {
+            Self::Certificate(known) => certificate == known.as_slice(),
+            Self::Fingerprint(known) => {
+                let digest = digest(&SHA256, certificate);
+                let pairs = digest.as_ref().iter().map(|byte| format!("{byte:02X}"));
+                pairs.collect::<Vec<_>>().join(":") == *known
+            }
+            Self::DangerousAny => true,
+        }
+    }
+}
 
 impl ServerCertVerifier for Pin {
     fn verify_server_cert(
@@ -123,7 +158,7 @@ impl ServerCertVerifier for Pin {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if intermediates.is_empty() && **end_entity == *self.0 {
+        if intermediates.is_empty() && self.takes(end_entity) {
             return Ok(ServerCertVerified::assertion());
         }
         Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))

@@ -9,6 +9,7 @@
 //! and from the specification, as a client does. Absent, too: trust in the host. Whatever it answers is bounded in bytes,
 //! every wait is bounded in time, and so is the whole.
 
+pub mod console;
 mod control;
 pub mod device;
 mod http;
@@ -224,12 +225,12 @@ impl Course<'_> {
             None => Client::find(),
         };
         let host = host.map_err(trouble)?;
-        let status = host.status().map_err(trouble)?;
+        let landing = host.landing().map_err(trouble)?;
         let id = ClientId::of_certificate(&device.certificate).to_string();
-        let permit = Permit::take(host.socket(), id, self.eraser).map_err(trouble)?;
-        let near = status.near.unwrap_or((Ipv4Addr::LOCALHOST, USUAL_HTTP).into());
+        let (permit, given) = Permit::take(host.socket(), id, self.eraser).map_err(trouble)?;
+        let near = given.near.unwrap_or((Ipv4Addr::LOCALHOST, USUAL_HTTP).into());
         let near = self.options.detours.http.unwrap_or(near);
-        self.passed(Step::Permit, format!("\"{}\" {} lets it in", status.name, status.version));
+        self.passed(Step::Permit, format!("\"{}\" {} lets it in", landing.name, landing.version));
         Ok((permit, near))
     }
 

@@ -126,8 +126,8 @@ impl Pairing<'_> {
         let began = Instant::now();
         while !over.load(Ordering::Acquire) && began.elapsed() < self.patience {
             let state = self.permit.state().map_err(PairingFailure::Pin)?;
-            if let Some(request) = state.request {
-                return self.permit.answer(request, pin).map_err(PairingFailure::Pin);
+            if state.request.is_some() {
+                return self.permit.answer(pin).map_err(PairingFailure::Pin);
             }
             std::thread::park_timeout(LOOK_AGAIN);
         }

@@ -48,18 +48,18 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    /// Asks the host with this socket for a permit for the certificate with this id.
+    /// Asks the host with this socket for a permit for the certificate with this id; gives what it answered, too.
     pub(super) fn take(
         socket: &Path,
         client: String,
         eraser: &Eraser,
-    ) -> Result<Self, ClientError> {
+    ) -> Result<(Self, SelfTestPermit), ClientError> {
         let host = Client::at(socket)?;
         // Known before it is asked for: an answer that is lost leaves something to erase, too.
         let held = Held { socket: socket.to_owned(), client: client.clone() };
         *eraser.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
         let mut permit = Self { host, client, eraser: eraser.clone(), stop: None, renewing: None };
-        permit.host.permit_self_test(&permit.client)?;
+        let given = permit.host.permit_self_test(&permit.client)?;
         let (stop, stopped) = channel();
         let (socket, client) = (socket.to_owned(), permit.client.clone());
         let renew = move || {
@@ -71,7 +71,7 @@ impl Permit {
         let thread = std::thread::Builder::new().name("pf-permit".to_owned());
         let renewing = thread.spawn(renew).map_err(|e| ClientError::Transport(e.to_string()))?;
         (permit.stop, permit.renewing) = (Some(stop), Some(renewing));
-        Ok(permit)
+        Ok((permit, given))
     }
 
     /// How it stands; renews it, too.
@@ -79,9 +79,9 @@ impl Permit {
         self.host.renew_self_test(&self.client)
     }
 
-    /// Types a PIN for the permit's request.
-    pub(super) fn answer(&self, request: u64, pin: &str) -> Result<(), ClientError> {
-        self.host.answer(Some(request), pin, None).map(drop)
+    /// Types a PIN for the permit's request, once that has come.
+    pub(super) fn answer(&self, pin: &str) -> Result<(), ClientError> {
+        self.host.answer_self_test(&self.client, pin)
     }
 
     /// Ends it now.

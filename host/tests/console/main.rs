@@ -6,6 +6,7 @@
 mod activation;
 mod attacks;
 mod browser;
+mod check;
 mod daemon;
 mod follow;
 mod guide;

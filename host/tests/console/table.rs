@@ -88,6 +88,7 @@ const TABLE: &[(&str, &str)] = &[
     ("POST /selftest", "local"),
     ("POST /selftest/{client}", "local"),
     ("DELETE /selftest/{client}", "local"),
+    ("POST /selftest/{client}/pin", "local"),
 ];
 
 /// Everybody, with what they show.

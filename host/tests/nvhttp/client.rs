@@ -117,7 +117,7 @@ pub(crate) async fn handshake(
     to: SocketAddr,
     options: TlsOptions<'_>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let pin = Arc::new(Pin(host.identity.certificate_der().to_vec()));
+    let pin = Arc::new(Pin::Certificate(host.identity.certificate_der().to_vec()));
     let versions: Vec<_> =
         options.versions.map_or_else(|| vec![&version::TLS13, &version::TLS12], |only| vec![only]);
     let builder = ClientConfig::builder_with_provider(provider::default_provider().into())

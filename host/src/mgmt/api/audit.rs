@@ -88,6 +88,6 @@ pub(in crate::mgmt) fn actor(caller: &Caller) -> Actor {
         Who::Owner => Actor::Owner,
         Who::Viewer => Actor::Viewer,
         Who::Token { id, .. } => Actor::Program(id.clone()),
-        Who::Anonymous => Actor::Nobody,
+        Who::SelfTest | Who::Anonymous => Actor::Nobody,
     }
 }

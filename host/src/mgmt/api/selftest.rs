@@ -1,7 +1,9 @@
 //! The self-test's permit over the local socket: issued, kept alive, erased - by its holder, or by us when it is late.
 //!
-//! Whoever may come in here may also pair a client of its own; so this gives nobody more than it had. A self-test that
-//! is killed renews nothing: its permit, its identity and its session are gone when the lease is.
+//! On a desk, whoever may come in here may also pair a client of its own; so this gives nobody more than it had. On a
+//! box these routes are all that the host's own user may call, so that the checks of a start need not run as root; they
+//! give it the Test card, for minutes ([0010](../../../../../docs/decisions/0010-the-self-tests-identity.md)). A self-test
+//! that is killed renews nothing: its permit, its identity and its session are gone when the lease is.
 
 use axum::Json;
 use axum::extract::Path;
@@ -13,15 +15,16 @@ use super::super::MgmtHandles;
 use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
-use super::super::wire::{AskPermit, ProblemDetails, SelfTestPermit};
+use super::super::wire::{AskPermit, ProblemDetails, SelfTestPermit, SelfTestPin};
 use super::{Body, blocking, parse};
-use crate::pairing::PermitError;
+use crate::pairing::{AnswerPin, Permit, PermitError};
 use crate::store::ClientId;
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
-        .routes(allow(Need::Local, routes!(permit)))
-        .routes(allow(Need::Local, routes!(renew, end)))
+        .routes(allow(Need::SelfTest, routes!(permit)))
+        .routes(allow(Need::SelfTest, routes!(renew, end)))
+        .routes(allow(Need::SelfTest, routes!(pin)))
 }
 
 /// Lets a self-test in.
@@ -44,8 +47,9 @@ async fn permit(Rooms(handles): Rooms, body: Body) -> Result<Json<SelfTestPermit
     }
     let permit = handles.desk.permit_self_test(client)?;
     tracing::info!(%client, "a self-test begins");
+    let told = told(&handles, permit);
     tokio::spawn(watch(handles, client));
-    Ok(Json(permit.into()))
+    Ok(Json(told))
 }
 
 /// Keeps a self-test's permit alive.
@@ -63,7 +67,42 @@ async fn renew(
     Rooms(handles): Rooms,
     Path(client): Path<String>,
 ) -> Result<Json<SelfTestPermit>, Problem> {
-    Ok(Json(handles.desk.renew_self_test(client.parse()?)?.into()))
+    let permit = handles.desk.renew_self_test(client.parse()?)?;
+    Ok(Json(told(&handles, permit)))
+}
+
+/// Gives a self-test's own request its PIN, and no other one.
+#[utoipa::path(
+    post,
+    path = "/selftest/{client}/pin",
+    tag = "selftest",
+    params(("client" = String, Path, pattern = "^[0-9a-fA-F]{64}$", description = "the client id of its certificate")),
+    request_body = SelfTestPin,
+    responses(
+        (status = 204, description = "given"),
+        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such self-test runs"),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "its request has not come, or has its PIN"),
+    ),
+)]
+async fn pin(
+    Rooms(handles): Rooms,
+    Path(client): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let given: SelfTestPin = parse(body)?;
+    let pin = given.pin.0.parse()?;
+    let permit = handles.desk.renew_self_test(client.parse()?)?;
+    let request = permit.request.ok_or_else(|| {
+        let detail = "this self-test has not asked to be paired yet";
+        Problem::new(StatusCode::CONFLICT, "nothing-pending", detail)
+    })?;
+    handles.desk.answer(AnswerPin { request: Some(request), pin, name: None })?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The permit, and where the test begins.
+fn told(handles: &MgmtHandles, permit: Permit) -> SelfTestPermit {
+    SelfTestPermit { near: (handles.status)().near, ..permit.into() }
 }
 
 /// Erases what a self-test had.

@@ -47,7 +47,7 @@ async fn who_am_i(
         Who::Owner => (CallerKind::Owner, all),
         Who::Viewer => (CallerKind::Viewer, Scopes::from_iter([Scope::View])),
         Who::Token { scopes, .. } => (CallerKind::Token, *scopes),
-        Who::Anonymous => (CallerKind::Anonymous, Scopes::default()),
+        Who::SelfTest | Who::Anonymous => (CallerKind::Anonymous, Scopes::default()),
     };
     let has_cookie = matches!(caller.who, Who::Owner | Who::Viewer);
     let is_owner = matches!(caller.who, Who::Owner | Who::Local { .. });

@@ -121,7 +121,7 @@ impl Entrance {
         peer.place.ranks(match who {
             Who::Owner => Rank::Owner,
             Who::Viewer | Who::Token { .. } => Rank::Guest,
-            Who::Local { .. } | Who::Anonymous => Rank::Stranger,
+            Who::Local { .. } | Who::SelfTest | Who::Anonymous => Rank::Stranger,
         });
         *request = Request::from_parts(parts, body);
         let extensions = request.extensions_mut();
