@@ -464,8 +464,11 @@ pub fn default_state_folder() -> Option<PathBuf> {
     }
     let system = Path::new("/var/lib/punktfunk");
     let uid = rustix::process::geteuid().as_raw();
-    if uid == 0 || std::fs::metadata(system).is_ok_and(|folder| folder.uid() == uid) {
-        return Some(system.join("host"));
+    let own = system.join("host");
+    // On a box the folder above it is root's.
+    let is_ours = |folder: &Path| std::fs::metadata(folder).is_ok_and(|folder| folder.uid() == uid);
+    if uid == 0 || is_ours(system) || is_ours(&own) {
+        return Some(own);
     }
     path("XDG_STATE_HOME")
         .or_else(|| path("HOME").map(|home| home.join(".local/state")))

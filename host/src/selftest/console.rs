@@ -18,6 +18,7 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 
 use super::device::{Pin, tls_of_a_browser};
@@ -61,30 +62,37 @@ enum Trouble {
 /// # Errors
 /// Why the console is not as it should be, in one line.
 pub fn check(options: &Options) -> Result<String, String> {
-    let (pin, compared) = match fingerprint(options) {
-        Ok(fingerprint) => {
-            (Pin::Fingerprint(fingerprint), "its certificate is the host's".to_owned())
-        }
-        Err(why) => (Pin::DangerousAny, format!("its certificate was not compared: {why}")),
-    };
-    let tls = tls_of_a_browser(pin).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime could be started: {error}"))?;
     let until = Instant::now() + options.patience;
-    let caller = Caller { address: options.address, tls };
-    let found = loop {
-        match runtime.block_on(caller.round()) {
-            Ok(found) => break found,
+    loop {
+        match round(options, &runtime) {
+            Ok(found) => return Ok(format!("https://{} answers: {found}", options.address)),
             Err(Trouble::NotYet(_)) if Instant::now() < until => std::thread::sleep(PAUSE),
             Err(Trouble::NotYet(reason)) => {
                 return Err(format!("{reason} (waited {} s)", options.patience.as_secs()));
             }
             Err(Trouble::Red(reason)) => return Err(reason),
         }
+    }
+}
+
+/// Asks for all, once.
+fn round(options: &Options, runtime: &Runtime) -> Result<String, Trouble> {
+    // The local socket opens before the console does: where this one is open, that one can be asked.
+    let knock = runtime.block_on(connect(options.address));
+    drop(knock.map_err(|error| Trouble::NotYet(error.to_string()))?);
+    let (pin, compared) = match fingerprint(options) {
+        Ok(fingerprint) => {
+            (Pin::Fingerprint(fingerprint), "its certificate is the host's".to_owned())
+        }
+        Err(why) => (Pin::DangerousAny, format!("its certificate was not compared: {why}")),
     };
-    Ok(format!("https://{} answers: {found}; {compared}", options.address))
+    let tls = tls_of_a_browser(pin).map_err(|error| Trouble::Red(error.to_string()))?;
+    let found = runtime.block_on(Caller { address: options.address, tls }.ask_all())?;
+    Ok(format!("{found}; {compared}"))
 }
 
 /// Of the console's certificate, as the host tells it where nobody can listen.
@@ -114,8 +122,8 @@ struct Answer {
 }
 
 impl Caller {
-    /// Asks for all, once.
-    async fn round(&self) -> Result<String, Trouble> {
+    /// What it says of itself.
+    async fn ask_all(&self) -> Result<String, Trouble> {
         let landing = self.ask(LANDING).await?.good()?;
         let landing: Landing = landing.json()?;
         match &landing.stage {
