@@ -81,6 +81,9 @@ struct ServeArguments {
     /// One more user who may use the local socket, beside root and the host's own
     #[arg(long, value_name = "UID")]
     owner_uid: Option<u32>,
+    /// On a box: the folder in which root's program says what there is, and answers
+    #[arg(long, value_name = "DIR", hide = true, default_value = crate::os::appliance::FOLDER)]
+    system_dir: PathBuf,
     /// Someone watches this terminal: show pairing requests here and let them in without arming
     #[arg(long)]
     foreground: bool,

@@ -20,6 +20,7 @@ use crate::identity::Identity;
 use crate::machine::storage::{self, Folder, Purpose};
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{Basics, Failure, MgmtHandles, Problems, Startup};
+use crate::os::OsDesk;
 use crate::pairing::PairingDesk;
 use crate::session::apps::{LeftOut, of_config, offer};
 use crate::session::{Register, SessionDesk, SessionOptions, Sessions, Sounds};
@@ -151,6 +152,7 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     let live = Live {
         status,
         sessions: sessions.clone(),
+        os: basics.os.clone(),
         problems,
         state: Folder { purpose: Purpose::State, path: state_dir.clone() },
         responder: announcement.as_ref().map(Announcement::responder),
@@ -212,6 +214,7 @@ struct Live {
     /// What does not change while the host runs.
     status: StatusReport,
     sessions: Arc<Sessions>,
+    os: OsDesk,
     problems: Problems,
     state: Folder,
     responder: Option<Responder>,
@@ -220,6 +223,7 @@ struct Live {
 impl Live {
     fn report(&self) -> StatusReport {
         self.problems.set("disk", storage::trouble(&self.state).into_iter().collect());
+        self.problems.set("system", self.os.remarks());
         if self.responder.as_ref().is_some_and(|responder| !responder.runs()) {
             let ended = "clients do not find this host by themselves any more: what announced it has ended. Add it by \
                          its address, or start the host again";
@@ -360,6 +364,7 @@ mod tests {
         let live = Live {
             status: StatusReport { backends: vec![apps], ..StatusReport::default() },
             sessions: Arc::clone(&sessions),
+            os: OsDesk::absent(),
             problems: problems.clone(),
             state: Folder { purpose: Purpose::State, path: folder.path().join("gone") },
             responder: None,

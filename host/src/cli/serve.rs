@@ -229,7 +229,7 @@ impl Beginning<'_> {
     fn basics(self, playing: &Playing) -> (Basics, System) {
         let Self { arguments, socket, state_dir, memory, layers, loaded } = self;
         let store = memory.store.as_ref().ok();
-        let system = System::open(&loaded.config, arguments.demo, state_dir, store, playing);
+        let system = System::open(&loaded.config, arguments, state_dir, store, playing);
         let keep = memory.store.clone().map_err(|why| why.whole);
         let places = Places {
             // Where there is none, the checks look for the host's things where none are.

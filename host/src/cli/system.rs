@@ -1,18 +1,23 @@
-//! Which system the host is part of: none of ours on a desk, a simulated one for a demonstration.
+//! Which system the host is part of: none of ours on a desk, a box's own, a simulated one for a demonstration.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use super::ServeArguments;
 use crate::config::Config;
 use crate::mgmt::wire::Backend;
 use crate::os::absent::Absent;
+use crate::os::appliance::Appliance;
 use crate::os::simulated::{DiskFile, Pace, Simulated, demonstration};
-use crate::os::{Keep, MemoryKeep, NoPower, OsBackend, OsDesk, OsError, OsOptions, Power};
+use crate::os::{Keep, Logind, MemoryKeep, NoPower, OsBackend, OsDesk, OsError, OsOptions, Power};
 use crate::session::SessionDesk;
 use crate::store::Store;
 
 /// Where the demonstration's disk lies, in the state folder.
 const DEMO_DISK: &str = "simulated-system.json";
+/// How often it is looked whether somebody at the machine has changed the system of a box.
+const WATCH: Duration = Duration::from_secs(30);
 
 /// The sessions, once there can be any: the system is there before, and also where there never are.
 pub(super) type Playing = Arc<OnceLock<Arc<dyn SessionDesk>>>;
@@ -31,21 +36,21 @@ impl System {
     /// Opens what there is. The console comes up whatever comes of it.
     pub(super) fn open(
         config: &Config,
-        demo: bool,
+        arguments: &ServeArguments,
         state_dir: Option<&Path>,
         store: Option<&Store>,
         playing: &Playing,
     ) -> Self {
-        let Some(folder) = state_dir.filter(|_| demo) else { return Self::none(config.appliance) };
+        let Some(folder) = state_dir.filter(|_| arguments.demo) else {
+            let system_dir = &arguments.system_dir;
+            return match (config.appliance, system_dir.is_dir()) {
+                (true, true) => Self::of_box(system_dir, store, playing),
+                (appliance, _) => Self::none(appliance),
+            };
+        };
         let disk = DiskFile::new(folder.join(DEMO_DISK));
         let simulated = Simulated::new(disk.load(), demonstration(), Pace::VISIBLE, disk.saver());
-        let (os, problem) = match open(Arc::new(simulated), store, playing) {
-            Ok(os) => (os, None),
-            Err(error) => {
-                let problem = format!("updates cannot be shown: {error}");
-                (OsDesk::without(Absent::new(problem.clone())), Some(problem))
-            }
-        };
+        let (os, problem) = told(open(Arc::new(simulated), None, store, playing));
         let power = NoPower::new(
             "this host shows a simulated system (--demo), which has no switch; use the machine's own means",
         );
@@ -57,20 +62,44 @@ impl System {
         Self { os, power: Arc::new(power), found: Some(found), problem }
     }
 
-    /// Nothing that this host could look after.
-    fn none(appliance: bool) -> Self {
-        let (absent, power) = if appliance {
-            (Absent::on_an_appliance(), NoPower::on_an_appliance())
-        } else {
-            (Absent::default(), NoPower::default())
+    /// A box, whose root's program says what there is.
+    fn of_box(system_dir: &Path, store: Option<&Store>, playing: &Playing) -> Self {
+        let backend = Arc::new(Appliance::at(system_dir));
+        let (os, problem) = told(open(backend, Some(WATCH), store, playing));
+        let found = Backend {
+            room: "system".to_owned(),
+            chosen: "box".to_owned(),
+            why: format!("what {} says", system_dir.display()),
         };
-        Self { os: OsDesk::without(absent), power: Arc::new(power), found: None, problem: None }
+        Self { os, power: Arc::new(Logind::default()), found: Some(found), problem }
+    }
+
+    /// Nothing that this host could look after. A box can be switched all the same.
+    fn none(appliance: bool) -> Self {
+        let (absent, power): (_, Arc<dyn Power>) = if appliance {
+            (Absent::on_an_appliance(), Arc::new(Logind::default()))
+        } else {
+            (Absent::default(), Arc::new(NoPower::default()))
+        };
+        Self { os: OsDesk::without(absent), power, found: None, problem: None }
+    }
+}
+
+/// The desk, or one that says why there is none.
+fn told(opened: Result<OsDesk, OsError>) -> (OsDesk, Option<String>) {
+    match opened {
+        Ok(os) => (os, None),
+        Err(error) => {
+            let problem = format!("updates cannot be shown: {error}");
+            (OsDesk::without(Absent::new(problem.clone())), Some(problem))
+        }
     }
 }
 
 /// Where there is no store, what is being done is forgotten at the end: what is on the disk says enough to go on.
 fn open(
     backend: Arc<dyn OsBackend>,
+    watch: Option<Duration>,
     store: Option<&Store>,
     playing: &Playing,
 ) -> Result<OsDesk, OsError> {
@@ -83,7 +112,7 @@ fn open(
         (Some(sessions), Some(store)) => who_streams(&**sessions, store),
         _ => vec![],
     });
-    OsDesk::open(OsOptions::new(backend, keep, streaming))
+    OsDesk::open(OsOptions { watch, ..OsOptions::new(backend, keep, streaming) })
 }
 
 /// The names of the devices that stream. The self-test is nobody whom a restart cuts off.

@@ -1,6 +1,8 @@
 //! What every backend must do. A backend is brought in as a [`Bench`]; each check begins on a fresh one.
 
 use super::absent::Absent;
+use super::appliance::Appliance;
+use super::appliance::tests::{say, two, word};
 use super::release::{Attempt, Deployment, Digest, Inventory, Outcome, Release, Role};
 use super::simulated::{Call, Disk, How, Mishap, Pace, Script, Simulated, Verdict, demonstration};
 use super::{Cancel, OsBackend, OsError, Presence};
@@ -52,6 +54,43 @@ impl Bench for SimulatedBench {
     }
 }
 
+/// A box, as far as it goes: root's program, played by hand, says what there is.
+struct ApplianceBench {
+    backend: Appliance,
+    folder: tempfile::TempDir,
+    boots: u32,
+}
+
+impl ApplianceBench {
+    fn say(&self) {
+        let word = word(&format!("boot-{}", self.boots), &two(), &[]);
+        say(self.folder.path(), &word);
+    }
+}
+
+impl Bench for ApplianceBench {
+    fn fresh() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Self { backend: Appliance::at(folder.path()), folder, boots: 1 };
+        bench.say();
+        bench
+    }
+
+    fn backend(&self) -> &dyn OsBackend {
+        &self.backend
+    }
+
+    fn power_cycle(&mut self) {
+        self.boots += 1;
+        self.say();
+        self.backend = Appliance::at(self.folder.path());
+    }
+
+    fn stall_download(&mut self, _release: &Release) {
+        panic!("it fetches nothing");
+    }
+}
+
 fn seen(bench: &impl Bench) -> Inventory {
     let inventory = bench.backend().inventory().unwrap();
     assert_eq!(inventory.fault(), None, "{inventory:?}");
@@ -100,6 +139,18 @@ fn start(bench: &impl Bench, digest: Digest) -> Attempt {
     judged(bench)
 }
 
+fn what_is_seen_is_the_same_until_something_happens<B: Bench>() {
+    let mut bench = B::fresh();
+    assert_eq!(bench.backend().presence(), bench.backend().presence());
+    let before = seen(&bench);
+    assert!(before.rollback().is_some() && before.staged().is_none());
+    assert_eq!((seen(&bench), bench.backend().is_stale()), (before.clone(), false));
+    bench.power_cycle();
+    let after = seen(&bench);
+    assert_ne!(after.boot, before.boot);
+    assert_eq!((after.deployments, after.attempt), (before.deployments, before.attempt));
+}
+
 fn an_update_is_had_staged_and_started<B: Bench>() {
     let bench = B::fresh();
     let before = seen(&bench);
@@ -132,7 +183,7 @@ fn what_does_not_pass_is_left_again<B: Bench>() {
     let passed = start(&bench, first.digest);
     let second = staged(&bench, 1);
     let attempt = start(&bench, second.digest);
-    let Outcome::Failed { reason, checks } = &attempt.outcome else { panic!("{attempt:?}") };
+    let Outcome::Failed { reason, checks, .. } = &attempt.outcome else { panic!("{attempt:?}") };
     assert!(!reason.is_empty() && checks.iter().any(|check| !check.passed));
     assert!(attempt.number > passed.number);
     assert_eq!(booted(&bench).digest, first.digest);
@@ -244,7 +295,12 @@ macro_rules! contract {
     };
 }
 
+contract!(appliance: ApplianceBench; [
+    what_is_seen_is_the_same_until_something_happens,
+]);
+
 contract!(simulated: SimulatedBench; [
+    what_is_seen_is_the_same_until_something_happens,
     an_update_is_had_staged_and_started,
     what_does_not_pass_is_left_again,
     one_goes_back_by_the_same_way,

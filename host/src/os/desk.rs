@@ -46,6 +46,8 @@ pub struct OsOptions {
     pub countdown: Duration,
     /// How often something that waits looks again.
     pub tick: Duration,
+    /// How often it is looked whether somebody else has changed the system, where somebody else may.
+    pub watch: Option<Duration>,
 }
 
 impl OsOptions {
@@ -58,6 +60,7 @@ impl OsOptions {
             clocks: Arc::new(|| (crate::clock::now(), crate::store::unix_now())),
             countdown: Duration::from_secs(30),
             tick: Duration::from_secs(1),
+            watch: None,
         }
     }
 }
@@ -170,6 +173,7 @@ impl OsDesk {
     /// What is to be seen now.
     pub fn view(&self) -> OsView {
         let options = self.options();
+        self.worker.shared.look_again();
         let streaming = (options.streaming)();
         let (at, _) = (options.clocks)();
         let state = self.worker.shared.lock().state.clone();
@@ -179,6 +183,13 @@ impl OsDesk {
     /// Whether the system is ours.
     pub fn presence(&self) -> Presence {
         self.options().backend.presence()
+    }
+
+    /// What the owner ought to know of the system, in sentences, as it was seen last.
+    pub fn remarks(&self) -> Vec<String> {
+        let inside = self.worker.shared.lock();
+        let inventory = inside.state.inventory.as_ref();
+        inventory.map(|inventory| inventory.remarks.clone()).unwrap_or_default()
     }
 
     /// What happened, oldest first.
@@ -199,6 +210,9 @@ impl OsDesk {
     pub fn ask(&self, verb: Verb) -> Result<OsView, OsError> {
         if let Presence::Absent { reason } = self.options().backend.presence() {
             return Err(OsError::NotAnAppliance { reason });
+        }
+        if let Some(refused) = self.options().backend.refusal(&verb) {
+            return Err(refused);
         }
         self.worker.shared.happen(Event::Asked(verb))?;
         Ok(self.view())
@@ -332,11 +346,23 @@ impl Shared {
         }
     }
 
+    /// Looks again, if somebody else has changed something; what is seen is told a moment later.
+    fn look_again(&self) {
+        if self.options.backend.is_stale() {
+            self.set_about(&mut self.lock(), Action::Look);
+            self.wake.notify_all();
+        }
+    }
+
     /// The thread.
     fn work(&self) {
         while let Some(next) = self.next() {
             let event = match next {
                 Next::Tick => Event::Tick,
+                Next::Watch => {
+                    self.look_again();
+                    continue;
+                }
                 Next::Job(job, cancel) => match self.carry_out(job, &cancel) {
                     Some(event) => event,
                     None => continue,
@@ -357,15 +383,19 @@ impl Shared {
                 inside.cancel = cancel.clone();
                 return Some(Next::Job(job, cancel));
             }
-            if !inside.state.wants_ticks() {
-                inside = self.wake.wait(inside).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let waited = self.wake.wait_timeout(inside, self.options.tick);
+            let (period, then) = match self.options.watch {
+                _ if inside.state.wants_ticks() => (self.options.tick, Next::Tick),
+                Some(watch) => (watch, Next::Watch),
+                None => {
+                    inside = self.wake.wait(inside).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+            };
+            let waited = self.wake.wait_timeout(inside, period);
             let timeout;
             (inside, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() && inside.jobs.is_empty() && !inside.stopped {
-                return Some(Next::Tick);
+                return Some(then);
             }
         }
     }
@@ -406,6 +436,7 @@ impl Shared {
 
 enum Next {
     Tick,
+    Watch,
     Job(Action, Cancel),
 }
 

@@ -172,7 +172,7 @@ impl Run<'_> {
             Role::Booted => return Err(OsError::AlreadyBooted { version }),
             // It never ran: starting it is an update.
             Role::Staged => return Err(OsError::AlreadyStaged { version }),
-            Role::Rollback | Role::Pinned => {}
+            Role::Rollback | Role::Pinned | Role::Pristine => {}
         }
         if version < inventory.floor {
             return Err(OsError::BelowFloor { version, floor: inventory.floor });

@@ -2,17 +2,20 @@
 //!
 //! One pure state machine decides ([`machine`]), one desk carries it out ([`OsDesk`]), and a backend does what only it can:
 //! fetch, unpack, tell the boot loader. The backends differ in nothing the owner sees. [`simulated`] ships, for trying
-//! and for tests, and says that it is one; [`absent`] is every machine whose system somebody else looks after, and refuses all
-//! with its reason. The first, and whatever comes, passes one contract suite.
+//! and for tests, and says that it is one; [`appliance`] is a box, of which it tells what root's program says; [`absent`] is
+//! every machine whose system somebody else looks after, and refuses all with its reason. The first two pass one contract
+//! suite, each as far as it goes.
 //!
 //! Deliberately absent: a schedule. Nothing is looked for, fetched or applied that nobody asked for.
 
 pub mod absent;
+pub mod appliance;
 #[cfg(test)]
 mod contract;
 mod desk;
 mod error;
 mod keep;
+mod logind;
 pub mod machine;
 mod policy;
 mod power;
@@ -28,10 +31,12 @@ use std::time::Duration;
 pub use desk::{Clocks, OsDesk, OsOptions, OsView, Streaming};
 pub use error::OsError;
 pub use keep::{Keep, KeepError, Kept, MAX_HISTORY, MemoryKeep, Past};
+pub use logind::Logind;
 pub use power::{NoPower, Power, PowerError, PowerVerb};
 pub use release::{
-    Attempt, Channel, CheckResult, Deployment, Digest, Fetched, Inventory, MAX_CHANGES, MAX_CHECKS,
-    MAX_DEPLOYMENTS, MAX_RELEASES, MAX_TEXT_CHARS, Outcome, Release, ReleaseError, Role, Version,
+    Attempt, Channel, CheckResult, Deployment, Digest, Fetched, Inventory, MAX_ATTEMPTS,
+    MAX_CHANGES, MAX_CHECKS, MAX_DEPLOYMENTS, MAX_LOG_LINES, MAX_RELEASES, MAX_TEXT_CHARS, Outcome,
+    Release, ReleaseError, Role, Version,
 };
 pub use state::{
     Action, BadMark, Banner, BannerKind, Cause, Entry, Event, MAX_BAD, MAX_PINNED, Notice, OsState,
@@ -64,11 +69,21 @@ pub trait OsBackend: Send + Sync {
     /// Whether this machine's system is ours. Does not block.
     fn presence(&self) -> Presence;
 
+    /// Why this cannot be asked of this machine at all, if that is so. Does not block.
+    fn refusal(&self, _verb: &Verb) -> Option<OsError> {
+        None
+    }
+
     /// What runs and what is on the disk.
     ///
     /// # Errors
     /// It cannot be found out now.
     fn inventory(&self) -> Result<Inventory, OsError>;
+
+    /// Somebody else has changed what [`inventory`](Self::inventory) said last. Does not block.
+    fn is_stale(&self) -> bool {
+        false
+    }
 
     /// The releases that can be had, with signatures that hold, in any order.
     ///

@@ -70,11 +70,6 @@ impl NoPower {
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into() }
     }
-
-    /// A box that this version of the host cannot switch.
-    pub fn on_an_appliance() -> Self {
-        Self::new("this version of punktfunk cannot switch this box; use its power button")
-    }
 }
 
 /// A machine that is no appliance.

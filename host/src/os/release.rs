@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::state::BadMark;
+
 /// As many lines say what is new; more are left out.
 pub const MAX_CHANGES: usize = 5;
 /// The longest text of others - a line of changes, the reason of a verdict - in characters.
@@ -18,6 +20,10 @@ pub const MAX_RELEASES: usize = 16;
 pub const MAX_DEPLOYMENTS: usize = 16;
 /// As many checks of a verdict are kept.
 pub const MAX_CHECKS: usize = 32;
+/// As many lines of a log that a failed attempt left are kept.
+pub const MAX_LOG_LINES: usize = 40;
+/// As many attempts an inventory tells of.
+pub const MAX_ATTEMPTS: usize = 16;
 
 /// What a system is called: three numbers, compared from the left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -205,6 +211,8 @@ pub enum Role {
     Rollback,
     /// The owner keeps it.
     Pinned,
+    /// The machine was set up with it; it remains when all others have failed.
+    Pristine,
 }
 
 /// A system on the disk.
@@ -267,6 +275,9 @@ pub enum Outcome {
         reason: String,
         /// What was checked.
         checks: Vec<CheckResult>,
+        /// What the part that failed said last, at most [`MAX_LOG_LINES`].
+        #[serde(default)]
+        log: Vec<String>,
     },
 }
 
@@ -279,7 +290,7 @@ pub struct Attempt {
     pub digest: Digest,
     /// What it is called.
     pub version: Version,
-    /// What ran before.
+    /// What ran before; itself where nothing did.
     pub from: Version,
     /// What came of it.
     pub outcome: Outcome,
@@ -302,6 +313,12 @@ pub struct Inventory {
     pub newest_manifest_at: u64,
     /// The newest attempt.
     pub attempt: Option<Attempt>,
+    /// Those before it, oldest first, as far as the machine remembers them; with it at most [`MAX_ATTEMPTS`].
+    pub earlier: Vec<Attempt>,
+    /// What did not pass here, as far as the machine remembers it by itself.
+    pub bad: Vec<BadMark>,
+    /// What the owner ought to know of it, in sentences.
+    pub remarks: Vec<String>,
     /// Where releases come from.
     pub channel: Channel,
 }
@@ -322,6 +339,11 @@ impl Inventory {
         self.with_role(Role::Rollback)
     }
 
+    /// All attempts that are remembered, oldest first.
+    pub fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.earlier.iter().chain(&self.attempt)
+    }
+
     /// The deployment of this digest.
     pub fn deployment(&self, digest: Digest) -> Option<&Deployment> {
         self.deployments.iter().find(|deployment| deployment.digest == digest)
@@ -330,6 +352,7 @@ impl Inventory {
     /// What is wrong with it, if something is: a backend that says such a thing is not believed.
     pub(super) fn fault(&self) -> Option<&'static str> {
         let count = |role| self.deployments.iter().filter(|one| one.role == role).count();
+        let earlier = |one: &&Attempt, other: &&Attempt| one.number < other.number;
         let twice = |(at, one): (usize, &Deployment)| {
             self.deployments.iter().skip(at + 1).any(|other| other.digest == one.digest)
         };
@@ -341,6 +364,8 @@ impl Inventory {
             Some("several deployments are staged, or to go back to")
         } else if self.deployments.iter().enumerate().any(twice) {
             Some("a deployment is there twice")
+        } else if self.attempts().count() > MAX_ATTEMPTS || !self.attempts().is_sorted_by(earlier) {
+            Some("attempts are too many, or not in their order")
         } else {
             None
         }

@@ -201,6 +201,9 @@ pub struct Banner {
     pub reason: Option<String>,
     /// What was checked.
     pub checks: Vec<CheckResult>,
+    /// What the part that failed said last.
+    #[serde(default)]
+    pub log: Vec<String>,
     /// When, in seconds since 1970.
     pub at: u64,
 }

@@ -39,6 +39,10 @@ pub struct OsReport {
     /// What the last check for updates found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked: Option<OsTold>,
+    /// What was started on trial, and what came of it: the newest last.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    pub attempts: Vec<OsAttempt>,
     /// As much can be written, in bytes.
     pub free_bytes: u64,
     /// What is being done.
@@ -94,6 +98,44 @@ pub enum OsRole {
     Rollback,
     /// It is kept.
     Pinned,
+    /// The machine was set up with it; it remains when all others have failed.
+    Pristine,
+}
+
+/// A start on trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsAttempt {
+    /// Counts the attempts of this machine.
+    pub number: u64,
+    /// The version that was started.
+    pub version: String,
+    /// Which system that is.
+    pub digest: String,
+    /// The version that ran before; itself where none did.
+    pub from: String,
+    /// What came of it.
+    pub outcome: OsOutcome,
+    /// Why it did not pass, as a part of a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What was checked.
+    #[schema(max_items = 32)]
+    pub checks: Vec<OsCheck>,
+    /// What the part that failed said last.
+    #[schema(max_items = 40)]
+    pub log: Vec<String>,
+}
+
+/// What came of a start on trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OsOutcome {
+    /// It is being checked.
+    Pending,
+    /// It passed.
+    Passed,
+    /// It did not pass.
+    Failed,
 }
 
 /// An update that can be had.
@@ -224,6 +266,10 @@ pub struct OsBanner {
     pub reason: Option<String>,
     /// What was checked.
     pub checks: Vec<OsCheck>,
+    /// What the part that failed said last.
+    #[serde(default)]
+    #[schema(max_items = 40)]
+    pub log: Vec<String>,
     /// When, in seconds since 1970.
     pub at: u64,
 }

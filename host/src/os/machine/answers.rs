@@ -5,7 +5,7 @@ use super::percent;
 use crate::os::error::OsError;
 use crate::os::policy;
 use crate::os::release::{Digest, Inventory, MAX_RELEASES, Release, Version};
-use crate::os::state::{Action, Notice, Phase, What};
+use crate::os::state::{Action, BadMark, MAX_BAD, Notice, Phase, What};
 
 /// What the backend answers.
 impl Run<'_> {
@@ -32,8 +32,25 @@ impl Run<'_> {
             let detail = fault.to_owned();
             return Err(OsError::Failed { doing: "read what is on the disk", detail });
         }
-        self.state.inventory = Some(inventory.clone());
+        for mark in &inventory.bad {
+            if self.state.bad(mark.digest).is_none() {
+                self.mark_bad(mark.clone());
+            }
+        }
+        if self.state.inventory.as_ref() != Some(&inventory) {
+            self.state.inventory = Some(inventory.clone());
+            self.act(Action::Announce(Notice::Changed));
+        }
         Ok(inventory)
+    }
+
+    /// Remembers what did not pass, once; the oldest is forgotten first.
+    pub(super) fn mark_bad(&mut self, mark: BadMark) {
+        self.state.bad.retain(|known| known.digest != mark.digest);
+        if self.state.bad.len() >= MAX_BAD {
+            self.state.bad.remove(0);
+        }
+        self.state.bad.push(mark);
     }
 
     pub(super) fn checked(&mut self, found: Result<Vec<Release>, OsError>) {

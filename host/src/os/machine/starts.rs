@@ -8,9 +8,9 @@ use super::Run;
 use crate::os::error::OsError;
 use crate::os::policy;
 use crate::os::release::{
-    Attempt, CheckResult, Inventory, MAX_CHECKS, Outcome, Release, Role, bounded,
+    Attempt, CheckResult, Inventory, MAX_CHECKS, MAX_LOG_LINES, Outcome, Release, Role, bounded,
 };
-use crate::os::state::{Action, BadMark, Banner, BannerKind, MAX_BAD, Notice, Phase, Plan, What};
+use crate::os::state::{Action, BadMark, Banner, BannerKind, Notice, Phase, Plan, What};
 
 /// A machine that has not restarted after this time will not.
 const REBOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -131,8 +131,14 @@ impl Run<'_> {
 
     /// Looks whether something was tried that the owner does not know of; says whether that is so.
     pub(super) fn judge(&mut self, inventory: &Inventory) -> bool {
-        let told = self.state.told_attempt.unwrap_or(0);
+        let mut told = self.state.told_attempt.unwrap_or(0);
+        if inventory.attempt.as_ref().is_some_and(|newest| newest.number < told) {
+            // The machine has lost its count and begun anew.
+            told = 0;
+        }
         if let Some(attempt) = inventory.attempt.clone().filter(|one| one.number > told) {
+            let running = inventory.booted().is_some_and(|booted| booted.digest == attempt.digest);
+            self.catch_up(inventory, &attempt, told);
             match attempt.outcome.clone() {
                 Outcome::Pending => {
                     let verifying = Phase::Verifying { version: attempt.version };
@@ -141,8 +147,10 @@ impl Run<'_> {
                     }
                 }
                 Outcome::Passed { checks } => self.passed(&attempt, checks),
-                Outcome::Failed { reason, checks } => {
-                    self.did_not_pass(inventory, &attempt, &reason, checks);
+                // It is about to be left, which is news once it has been; or nothing can take its place.
+                Outcome::Failed { reason, .. } if running => self.runs_on(&attempt, &reason),
+                Outcome::Failed { reason, checks, log } => {
+                    self.did_not_pass(inventory, &attempt, &reason, (checks, log));
                 }
             }
             return true;
@@ -163,13 +171,44 @@ impl Run<'_> {
             self.passed(&attempt, Vec::new());
         } else {
             let reason = "it did not start, and left no word why";
-            self.did_not_pass(inventory, &attempt, reason, Vec::new());
+            self.did_not_pass(inventory, &attempt, reason, (Vec::new(), Vec::new()));
         }
         true
     }
 
+    /// What was tried before the newest attempt and was nobody's news: a line each, and what did not pass is remembered.
+    /// A system that was tried several times is told once.
+    fn catch_up(&mut self, inventory: &Inventory, newest: &Attempt, told: u64) {
+        let untold = inventory.earlier.iter().filter(|one| one.number > told);
+        for attempt in untold.filter(|one| one.digest != newest.digest) {
+            let Outcome::Failed { reason, .. } = &attempt.outcome else { continue };
+            let (version, reason) = (attempt.version, bounded(reason));
+            let sentence = format!("{version} did not pass: {reason}. It was left again.");
+            self.record(What::RolledBack, Some(version), sentence, Some(reason.clone()));
+            let (digest, at) = (attempt.digest, self.world.unix);
+            self.mark_bad(BadMark { digest, version, reason, at });
+        }
+    }
+
+    /// What runs did not pass. That it was left is told by what runs then.
+    fn runs_on(&mut self, attempt: &Attempt, reason: &str) {
+        let (version, reason) = (attempt.version, bounded(reason));
+        let sentence = format!(
+            "{version}, which runs, did not pass: {reason}. If it was started on trial the machine restarts and goes \
+             back by itself; otherwise it runs on, and you can go back to another version"
+        );
+        if self.state.problem.as_ref().is_none_or(|told| told.sentence != sentence) {
+            self.state.problem = Some(self.told("did-not-pass", sentence));
+            self.enter(Phase::Idle);
+        }
+    }
+
     fn passed(&mut self, attempt: &Attempt, checks: Vec<CheckResult>) {
         let (version, checks) = (attempt.version, bounded_checks(checks));
+        if version == attempt.from {
+            // The first start of a machine: nothing was updated.
+            return self.end_attempt(attempt);
+        }
         let went_back = version < attempt.from;
         let (kind, what, verb) = if went_back {
             (BannerKind::WentBack, What::WentBack, "Went back to")
@@ -189,6 +228,7 @@ impl Run<'_> {
             sentence,
             reason: None,
             checks,
+            log: Vec::new(),
             at: self.world.unix,
         });
     }
@@ -198,20 +238,13 @@ impl Run<'_> {
         inventory: &Inventory,
         attempt: &Attempt,
         reason: &str,
-        checks: Vec<CheckResult>,
+        (checks, mut log): (Vec<CheckResult>, Vec<String>),
     ) {
         let (version, reason) = (attempt.version, bounded(reason));
         let running = inventory.booted().map_or(attempt.from, |booted| booted.version);
-        self.state.bad.retain(|mark| mark.digest != attempt.digest);
-        if self.state.bad.len() >= MAX_BAD {
-            self.state.bad.remove(0);
-        }
-        self.state.bad.push(BadMark {
-            digest: attempt.digest,
-            version,
-            reason: reason.clone(),
-            at: self.world.unix,
-        });
+        let (digest, at) = (attempt.digest, self.world.unix);
+        self.mark_bad(BadMark { digest, version, reason: reason.clone(), at });
+        log.truncate(MAX_LOG_LINES);
         let sentence = format!(
             "{version} did not pass: {reason}. You are back on {running}. Nothing was lost, and {version} will not be \
              offered again."
@@ -227,6 +260,7 @@ impl Run<'_> {
             sentence,
             reason: Some(reason),
             checks: bounded_checks(checks),
+            log: log.iter().map(|line| bounded(line)).collect(),
             at: self.world.unix,
         });
     }

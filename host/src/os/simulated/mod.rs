@@ -134,7 +134,8 @@ impl Disk {
         match script.verdicts.get(&attempt.digest) {
             Some(Verdict::Fails(reason)) => {
                 let checks = script::checks(Some(reason));
-                attempt.outcome = Outcome::Failed { reason: reason.clone(), checks };
+                attempt.outcome =
+                    Outcome::Failed { reason: reason.clone(), checks, log: Vec::new() };
                 self.boot += 1;
                 if let Some(back) = self.previous.take() {
                     self.booted = back;
@@ -175,6 +176,9 @@ impl Disk {
             floor: self.floor,
             newest_manifest_at: script::MADE_AT,
             attempt: self.attempt.clone(),
+            earlier: Vec::new(),
+            bad: Vec::new(),
+            remarks: Vec::new(),
             channel: Channel::Stable,
         }
     }

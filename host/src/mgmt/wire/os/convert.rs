@@ -1,8 +1,8 @@
 //! From what the room knows to what is told.
 
 use super::{
-    OsBanner, OsBannerKind, OsCause, OsChannel, OsCheck, OsDeployment, OsNews, OsPast, OsPhase,
-    OsRelease, OsReport, OsRole, OsSkipped, OsTold, OsWhat, OsWhen,
+    OsAttempt, OsBanner, OsBannerKind, OsCause, OsChannel, OsCheck, OsDeployment, OsNews,
+    OsOutcome, OsPast, OsPhase, OsRelease, OsReport, OsRole, OsSkipped, OsTold, OsWhat, OsWhen,
 };
 use crate::os::{self, OsView, Presence};
 
@@ -45,6 +45,9 @@ impl From<OsView> for OsReport {
             downloaded_bytes: fetched.map_or(0, |fetched| fetched.done_bytes),
             skipped: state.skipped.iter().map(skipped).collect(),
             checked: state.checked.clone().map(OsTold::from),
+            attempts: inventory
+                .map(|one| one.attempts().map(OsAttempt::from).collect())
+                .unwrap_or_default(),
             free_bytes: inventory.map_or(0, |one| one.free_bytes),
             phase,
             streaming: view.streaming,
@@ -159,6 +162,7 @@ impl From<&os::Deployment> for OsDeployment {
                 os::Role::Staged => OsRole::Staged,
                 os::Role::Rollback => OsRole::Rollback,
                 os::Role::Pinned => OsRole::Pinned,
+                os::Role::Pristine => OsRole::Pristine,
             },
             pinned: found.pinned,
             bad: None,
@@ -186,11 +190,6 @@ impl From<os::Told> for OsTold {
 
 impl From<os::Banner> for OsBanner {
     fn from(banner: os::Banner) -> Self {
-        let check = |check: os::CheckResult| OsCheck {
-            name: check.name,
-            passed: check.passed,
-            detail: check.detail,
-        };
         Self {
             kind: match banner.kind {
                 os::BannerKind::Updated => OsBannerKind::Updated,
@@ -201,8 +200,37 @@ impl From<os::Banner> for OsBanner {
             running: banner.running.to_string(),
             sentence: banner.sentence,
             reason: banner.reason,
-            checks: banner.checks.into_iter().map(check).collect(),
+            checks: banner.checks.into_iter().map(OsCheck::from).collect(),
+            log: banner.log,
             at: banner.at,
+        }
+    }
+}
+
+impl From<os::CheckResult> for OsCheck {
+    fn from(check: os::CheckResult) -> Self {
+        Self { name: check.name, passed: check.passed, detail: check.detail }
+    }
+}
+
+impl From<&os::Attempt> for OsAttempt {
+    fn from(attempt: &os::Attempt) -> Self {
+        let (outcome, reason, checks, log) = match attempt.outcome.clone() {
+            os::Outcome::Pending => (OsOutcome::Pending, None, vec![], vec![]),
+            os::Outcome::Passed { checks } => (OsOutcome::Passed, None, checks, vec![]),
+            os::Outcome::Failed { reason, checks, log } => {
+                (OsOutcome::Failed, Some(reason), checks, log)
+            }
+        };
+        Self {
+            number: attempt.number,
+            version: attempt.version.to_string(),
+            digest: attempt.digest.to_string(),
+            from: attempt.from.to_string(),
+            outcome,
+            reason,
+            checks: checks.into_iter().map(OsCheck::from).collect(),
+            log,
         }
     }
 }
