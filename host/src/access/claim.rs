@@ -165,6 +165,7 @@ impl Access {
             state.sessions.clear();
             state.sessions.insert(login, known, true, now)
         };
+        self.changed();
         self.inner.file.remove();
         tracing::info!(name, remote = ?attempt.remote, "this host has an owner now");
         Ok(logged_in)
@@ -176,8 +177,7 @@ impl Access {
     /// What is called with [`Access::on_rearm`] has been done when this returns. If only the file that shows the new claim
     /// could not be written, the claim is armed all the same, and [`Access::problems`] says so.
     ///
-    /// This is only the decision. Who watches the button and mounts a stick (FAT only; ro, nosuid, nodev) is a
-    /// [`PresenceSource`](super::PresenceSource) of the appliance.
+    /// This is only the decision. Who watches the button and mounts a stick is root's program on a box.
     ///
     /// # Errors
     /// The disk failed, or there is no randomness; nothing has changed then, and the evidence counts again, unless the
@@ -208,6 +208,7 @@ impl Access {
         if let Some(forget) = self.inner.forget.get() {
             forget();
         }
+        self.changed();
         self.show(&claim);
         Ok(true)
     }
@@ -243,6 +244,7 @@ impl Access {
         self.inner.store.put_claim(&renewed)?;
         self.state().owned = Owned::No { claim: renewed.clone(), failures: 0 };
         tracing::warn!("many wrong codes were tried; this host shows another one now");
+        self.changed();
         self.show(&renewed);
         Ok(())
     }

@@ -33,6 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use punktfunk_core::time::Timestamp;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use self::file::ClaimFile;
 use self::hash::HashDesk;
@@ -49,7 +51,7 @@ pub use limits::{Allowance, CLAIM_LIMITS, LOGIN_LIMITS, LimitRules, Wait};
 pub use login::{LogIn, LoggedIn, LoginError, MAX_SESSIONS, Role, Session, SessionId};
 pub use password::{ChangePassword, PasswordChanged};
 pub use preseed::{Network, Preseed, PreseedError, PreseedOutcome};
-pub use presence::{Presence, PresenceSource, Presses};
+pub use presence::{Presence, Presses};
 pub use proof::{Nonce, OwnerProof, ProofError, ProofKey, ProofVerifier, Verb};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use secret::{CLAIM_CODE_CHARS, ClaimSecret, RandomError, SecretText};
@@ -213,6 +215,26 @@ struct Inner {
     state: Mutex<State>,
     /// What else forgets the owner when the claim is armed again.
     forget: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Whoever shows who owns the host.
+    changes: watch::Sender<()>,
+}
+
+/// Who owns the host, as what shows it or vouches for it is told.
+pub enum Ownership {
+    /// Nobody; whoever has one of these secrets can.
+    Claimable {
+        /// The long one, 32 hex digits.
+        token: Zeroizing<String>,
+        /// The short one.
+        code: Zeroizing<String>,
+    },
+    /// Somebody, whose proofs are checked with this.
+    Owned {
+        /// What the key is made with beside the password.
+        salt: [u8; 16],
+        /// The public key.
+        key: [u8; 32],
+    },
 }
 
 struct State {
@@ -290,6 +312,7 @@ impl Access {
             writing: Mutex::new(()),
             state: Mutex::new(state),
             forget: OnceLock::new(),
+            changes: watch::Sender::new(()),
         };
         let access = Self { inner: Arc::new(inner) };
         match access.claim_in_force() {
@@ -369,6 +392,26 @@ impl Access {
             Owned::Yes(owner) => Some(ProofVerifier::new(owner.proof_salt, owner.proof_key)),
             Owned::No { .. } => None,
         }
+    }
+
+    /// Who owns the host. Does not touch the disk.
+    pub fn ownership(&self) -> Ownership {
+        match &self.state().owned {
+            Owned::No { claim, .. } => Ownership::Claimable {
+                token: Zeroizing::new(secret::hex(&claim.token)),
+                code: Zeroizing::new(claim.code.clone()),
+            },
+            Owned::Yes(owner) => Ownership::Owned { salt: owner.proof_salt, key: owner.proof_key },
+        }
+    }
+
+    /// Tells when [`Self::ownership`] is another one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.inner.changes.send_replace(());
     }
 
     /// Shows a claim that is in force already. Without its file it is in force all the same, so that a disk that is full

@@ -128,6 +128,8 @@ impl Access {
             let is_saved = true;
             state.sessions.insert(login, known, is_saved, now)
         });
+        drop(state);
+        self.changed();
         Ok(PasswordChanged { login, ended, removed_tokens })
     }
 

@@ -177,6 +177,7 @@ impl Access {
             Some(true) => {}
         }
         self.state().owned = Owned::No { claim: claim.clone(), failures: 0 };
+        self.changed();
         self.show(&claim);
         Ok(PreseedOutcome::Taken { network: preseed.network.clone() })
     }

@@ -5,8 +5,9 @@
 //! file counts once: it is known by the digest of its bytes, so that a stick left in the machine does not take the next
 //! owner's place. Such a file is made anew for each use, with random bytes in it.
 //!
-//! Deliberately absent: the watching. ACPI events and the mounting of sticks (FAT only; ro, nosuid, nodev) are the
-//! appliance's, behind [`PresenceSource`].
+//! Deliberately absent: the watching. Buttons and sticks are root's program's to watch on a box; it mounts FAT and nothing
+//! else, read-only, without setuid bits and device files, reads one file of a known name, bounded, and says its digest.
+//! It need not remember what it said: a file counts once, which [`Access::rearm`](super::Access::rearm) keeps.
 
 use std::time::Duration;
 
@@ -50,17 +51,6 @@ impl Presence {
             Self::PowerButton | Self::DangerousTest => None,
         }
     }
-}
-
-/// Where evidence comes from; an appliance has one for its button and one for sticks.
-///
-/// One for sticks mounts FAT and nothing else, read-only, without setuid bits and device files (ro, nosuid, nodev), so
-/// that of all file systems one small parser of the kernel's meets what a stranger made. It reads one file of a known
-/// name, not more of it than it must hold, lets go of the stick, and gives the digest; it runs nothing and follows no
-/// link. It need not remember what it gave: a file counts once, which [`Access::rearm`](super::Access::rearm) keeps.
-pub trait PresenceSource: Send {
-    /// Waits until somebody shows that he is here; `None` if the source is gone.
-    fn wait(&mut self) -> Option<Presence>;
 }
 
 /// Presses of a button, as a pure machine.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
@@ -112,6 +112,9 @@ pub(super) struct Places {
     pub(super) owner_uid: Option<u32>,
 }
 
+/// How the console is opened.
+pub(super) type Addresses = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// The open doors.
 pub(super) struct Doors {
     socket: Option<MgmtServer>,
@@ -181,6 +184,18 @@ impl Doors {
     /// The local socket, if it is open.
     pub(super) fn socket(&self) -> Option<&Path> {
         self.socket.as_ref().map(MgmtServer::socket)
+    }
+
+    /// How the console is opened, as of when it is asked: by the name that the network knows, and by address.
+    pub(super) fn addresses(&self, local_name: Arc<OnceLock<String>>) -> Addresses {
+        let (port, address) = (self.port, self.address.clone());
+        Arc::new(move || {
+            let named = port.zip(local_name.get()).map(|(port, name)| match port {
+                443 => format!("https://{}/", name.trim_end_matches('.')),
+                port => format!("https://{}:{port}/", name.trim_end_matches('.')),
+            });
+            named.into_iter().chain(address.clone()).collect()
+        })
     }
 
     /// As the status names it.

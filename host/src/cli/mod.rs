@@ -1,6 +1,7 @@
 //! The commands of the binary: `serve` runs the daemon, the others talk to a running one over its local socket.
 
 mod agents;
+mod attendant;
 mod check_console;
 mod doctor;
 mod doors;

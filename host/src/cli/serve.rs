@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::ServeArguments;
+use super::attendant::{self, Attendant, Attending};
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Doors, Memory};
 use super::memory;
@@ -72,7 +73,7 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let remembered = remember(arguments, config).await?;
     let (opened, preparing) = open(arguments, remembered, logbook)?;
-    let Opened { doors, startup, pairing, found } = opened;
+    let Opened { doors, startup, pairing, found, attendant } = opened;
     let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors, &found).await;
 
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
@@ -82,6 +83,7 @@ async fn serve(
     if let Some(host) = host {
         host.close().await?;
     }
+    drop(attendant);
     doors.close().await;
     info!("the host has stopped");
     Ok(ExitCode::SUCCESS)
@@ -128,6 +130,8 @@ struct Opened {
     startup: Startup,
     pairing: PairingDesk,
     found: super::found::Found,
+    /// On a box: who keeps in touch with root's program.
+    attendant: Option<Attendant>,
 }
 
 /// Opens the owner's doors, and begins to put the host together behind them.
@@ -187,17 +191,30 @@ fn open(
         pairing: pairing.clone(),
         console: doors.listens(),
         handed: doors.handed.clone(),
-        problems,
+        problems: problems.clone(),
         startup: startup.clone(),
-        local_name,
+        local_name: Arc::clone(&local_name),
     }));
+    let attendant = memory.access.clone().filter(|_| loaded.config.appliance).map(|access| {
+        Attending {
+            socket: arguments.system_dir.join(attendant::SOCKET),
+            of_uid: 0,
+            access,
+            startup: startup.clone(),
+            addresses: doors.addresses(local_name),
+            fingerprint: memory.console.fingerprint().to_string(),
+            problems,
+            pauses: attendant::PAUSES,
+        }
+        .begin()
+    });
     let found = super::found::Found {
         name,
         port: doors.port,
         fingerprint: memory.console.fingerprint().to_string(),
         access: memory.access,
     };
-    Ok((Opened { doors, startup, pairing, found }, preparing))
+    Ok((Opened { doors, startup, pairing, found, attendant }, preparing))
 }
 
 /// The desk, which forgets what an owner has begun when that one is the owner no more.

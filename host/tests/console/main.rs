@@ -5,6 +5,7 @@
 
 mod activation;
 mod attacks;
+mod boxed;
 mod browser;
 mod check;
 mod daemon;

@@ -1,0 +1,463 @@
+//! The daemon's end of the box's attendant: root's program that shows how the box is claimed, and sees who is at it.
+//!
+//! Lines of JSON over a Unix socket that root's program opens. The daemon says what is to be shown - the claim, or that
+//! there is none any more - and whose proofs root is to believe; the attendant says when somebody is at the machine, and
+//! then the claim is armed again. What was said is said again only when it is another word, and all of it after each new
+//! connection. A connection that is lost is made again, later and later.
+//!
+//! The attendant is root's, and the kernel says so; what it says is bounded all the same, and what is not understood is
+//! passed over, so that it may be newer. Deliberately absent: the switch of the machine, which logind has.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use super::doors::Addresses;
+use crate::access::{Access, Ownership, Presence};
+use crate::mgmt::{Problems, Startup};
+
+/// The attendant's socket, in root's folder.
+pub(super) const SOCKET: &str = "attend.sock";
+/// After the first failure, and at most.
+pub(super) const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
+/// No line is longer, in bytes.
+const MAX_LINE_BYTES: usize = 4096;
+/// As many addresses are told.
+const MAX_ADDRESSES: usize = 8;
+/// A line that is not taken for so long is not taken.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The part that says that nobody is there.
+const ATTENDANT: &str = "attendant";
+/// The part that says whose proofs root believes.
+const OWNER: &str = "owner";
+
+/// What is needed to keep in touch.
+pub(super) struct Attending {
+    /// Where the attendant answers.
+    pub(super) socket: PathBuf,
+    /// Who answers there: root.
+    pub(super) of_uid: u32,
+    pub(super) access: Access,
+    pub(super) startup: Startup,
+    pub(super) addresses: Addresses,
+    /// Of the console's certificate.
+    pub(super) fingerprint: String,
+    pub(super) problems: Problems,
+    pub(super) pauses: [Duration; 2],
+}
+
+/// Keeps in touch until it is dropped.
+pub(super) struct Attendant(JoinHandle<()>);
+
+impl Drop for Attendant {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is said.
+#[derive(Serialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+enum Said<'a> {
+    Claim { code: &'a str, token: &'a str, names: &'a [String], fingerprint: &'a str },
+    Claimed,
+    Owner { salt: String, key: String },
+}
+
+/// What is heard.
+#[derive(Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+enum Heard {
+    Hello,
+    Presence {
+        by: String,
+        #[serde(default)]
+        digest: Option<String>,
+    },
+    OwnerKept,
+    OwnerRefused {
+        #[serde(default)]
+        reason: String,
+    },
+    #[serde(other)]
+    Unknown,
+}
+
+/// Why there is no connection any more.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it hung up")]
+    HungUp,
+    #[error("what answers there is not root's")]
+    Stranger,
+    #[error("it said a line of more than {MAX_LINE_BYTES} bytes")]
+    TooLong,
+    #[error("it takes no line")]
+    Stuck,
+}
+
+impl Attending {
+    /// Begins. To be called on a tokio runtime.
+    pub(super) fn begin(self) -> Attendant {
+        Attendant(tokio::spawn(self.keep()))
+    }
+
+    async fn keep(self) {
+        let [first, longest] = self.pauses;
+        let mut pause = first;
+        loop {
+            let began = Instant::now();
+            let Err(lost) = self.attend().await;
+            self.problems.set(
+                ATTENDANT,
+                vec![format!(
+                    "the box's own program does not answer the host ({lost}): nothing shows how the box is claimed, \
+                     and nobody at the machine can show to be there. The host goes on asking"
+                )],
+            );
+            if began.elapsed() >= longest {
+                pause = first;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// One connection, until it is lost.
+    async fn attend(&self) -> Result<std::convert::Infallible, Lost> {
+        let stream = UnixStream::connect(&self.socket).await?;
+        if stream.peer_cred()?.uid() != self.of_uid {
+            return Err(Lost::Stranger);
+        }
+        let (mut ownership, mut stage) = (self.access.changes(), self.startup.changes());
+        let (read, mut write) = stream.into_split();
+        let mut lines = Lines { read, bytes: Vec::with_capacity(MAX_LINE_BYTES) };
+        let mut told = Zeroizing::new(Vec::new());
+        loop {
+            let word = self.word()?;
+            if word != told {
+                let written = timeout(WRITE_LIMIT, write.write_all(&word)).await;
+                written.map_err(|_| Lost::Stuck)??;
+                told = word;
+            }
+            tokio::select! {
+                // Whoever changes them is held by this one: they do not end.
+                _ = ownership.changed() => {}
+                // By then the name is known under which the host is found.
+                _ = stage.changed() => {}
+                line = lines.next() => self.hear(&line?).await,
+            }
+        }
+    }
+
+    /// All that is to be known now, in lines.
+    fn word(&self) -> io::Result<Zeroizing<Vec<u8>>> {
+        // Large enough from the start: what grows leaves copies of a secret behind.
+        let mut word = Zeroizing::new(Vec::with_capacity(2 * MAX_LINE_BYTES));
+        let mut say = |said: &Said<'_>| -> io::Result<()> {
+            serde_json::to_writer(&mut *word, said)?;
+            word.push(b'\n');
+            Ok(())
+        };
+        match self.access.ownership() {
+            Ownership::Claimable { token, code } => {
+                let mut names = (self.addresses)();
+                names.truncate(MAX_ADDRESSES);
+                let (token, code) = (token.as_str(), code.as_str());
+                let fingerprint = &self.fingerprint;
+                say(&Said::Claim { code, token, names: &names, fingerprint })?;
+            }
+            Ownership::Owned { salt, key } => {
+                say(&Said::Claimed)?;
+                say(&Said::Owner { salt: hex(&salt), key: hex(&key) })?;
+            }
+        }
+        Ok(word)
+    }
+
+    async fn hear(&self, line: &[u8]) {
+        match serde_json::from_slice(line) {
+            Ok(Heard::Hello) => self.problems.set(ATTENDANT, vec![]),
+            Ok(Heard::Presence { by, digest }) => match presence(&by, digest.as_deref()) {
+                Some(presence) => self.rearm(presence).await,
+                None => warn!("the box's own program saw somebody in a way that is not known"),
+            },
+            Ok(Heard::OwnerKept) => self.problems.set(OWNER, vec![]),
+            Ok(Heard::OwnerRefused { reason }) => {
+                let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
+                self.problems.set(
+                    OWNER,
+                    vec![format!(
+                        "the box does not take the owner's proofs ({reason}): what needs one cannot be done until \
+                         somebody shows to be at the machine"
+                    )],
+                );
+            }
+            Ok(Heard::Unknown) | Err(_) => {}
+        }
+    }
+
+    async fn rearm(&self, presence: Presence) {
+        let access = self.access.clone();
+        let by = presence.name();
+        let armed = tokio::task::spawn_blocking(move || access.rearm(&presence)).await;
+        match armed {
+            // What was done is told where it was done.
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => info!(by, "this evidence was used before"),
+            Ok(Err(error)) => warn!(by, %error, "the claim could not be armed again"),
+            Err(_) => warn!(by, "the claim could not be armed again"),
+        }
+    }
+}
+
+fn presence(by: &str, digest: Option<&str>) -> Option<Presence> {
+    match by {
+        "power-button" => Some(Presence::PowerButton),
+        "reset-file" => {
+            let digest = punktfunk_core::gamestream::query::decode_hex(digest?)?;
+            Some(Presence::ResetFile { digest: digest.as_slice().try_into().ok()? })
+        }
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lines, bounded.
+struct Lines {
+    read: OwnedReadHalf,
+    /// What came and is not a line yet.
+    bytes: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line. Whoever stops waiting for it loses nothing.
+    async fn next(&mut self) -> Result<Vec<u8>, Lost> {
+        loop {
+            if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.bytes.drain(..=end).collect();
+                line.pop();
+                return Ok(line);
+            }
+            if self.bytes.len() >= MAX_LINE_BYTES {
+                return Err(Lost::TooLong);
+            }
+            let room = MAX_LINE_BYTES - self.bytes.len();
+            if (&mut self.read).take(room as u64).read_buf(&mut self.bytes).await? == 0 {
+                return Err(Lost::HungUp);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::access::{AccessOptions, ClaimAttempt};
+    use crate::store::Store;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Rig {
+        folder: tempfile::TempDir,
+        runtime: tokio::runtime::Runtime,
+        access: Access,
+        problems: Problems,
+        _attendant: Attendant,
+    }
+
+    impl Rig {
+        fn start(of_uid: u32) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let state = folder.path().join("state");
+            let store = Store::open(&state).unwrap();
+            let options = AccessOptions::of_machine(state).dangerous_with_cheap_hashes();
+            let access = Access::open(store, options).unwrap();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let problems = Problems::default();
+            let attending = Attending {
+                socket: folder.path().join(SOCKET),
+                of_uid,
+                access: access.clone(),
+                startup: Startup::new(&["finding the plug"]),
+                addresses: Arc::new(|| vec!["https://box.local/".to_owned()]),
+                fingerprint: "AB:CD".to_owned(),
+                problems: problems.clone(),
+                pauses: [Duration::from_millis(1), Duration::from_millis(20)],
+            };
+            let entered = runtime.enter();
+            let attendant = attending.begin();
+            drop(entered);
+            Self { folder, runtime, access, problems, _attendant: attendant }
+        }
+
+        fn own() -> u32 {
+            rustix::process::geteuid().as_raw()
+        }
+
+        fn listen(&self) -> UnixListener {
+            UnixListener::bind(self.folder.path().join(SOCKET)).unwrap()
+        }
+
+        /// Waits until what is wrong says this; nothing says that nothing is wrong.
+        fn problem_is(&self, says: &str) {
+            let until = std::time::Instant::now() + PATIENCE;
+            let is_so = || {
+                let all = self.problems.all().join(" ");
+                if says.is_empty() { all.is_empty() } else { all.contains(says) }
+            };
+            while !is_so() {
+                assert!(std::time::Instant::now() < until, "{says}: {:?}", self.problems.all());
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+        }
+
+        fn claim(&self, secret: &str) {
+            self.access
+                .claim(&ClaimAttempt {
+                    secret,
+                    name: "Sofa",
+                    password: "correct horse battery",
+                    remote: None,
+                    agent: None,
+                })
+                .unwrap();
+        }
+    }
+
+    /// The attendant's end of a connection.
+    struct Fake {
+        lines: BufReader<UnixStream>,
+    }
+
+    impl Fake {
+        fn accept(listener: &UnixListener) -> Self {
+            let (stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            Self { lines: BufReader::new(stream) }
+        }
+
+        fn hear(&mut self) -> Value {
+            let mut line = String::new();
+            self.lines.read_line(&mut line).unwrap();
+            serde_json::from_str(&line).unwrap_or_default()
+        }
+
+        fn say(&mut self, line: &Value) {
+            writeln!(self.lines.get_mut(), "{line}").unwrap();
+        }
+    }
+
+    #[test]
+    fn the_claim_is_told_and_whoever_is_at_the_machine_gets_a_new_one() {
+        let rig = Rig::start(Rig::own());
+        rig.problem_is("does not answer");
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        let claim = fake.hear();
+        assert_eq!(
+            (&claim["say"], &claim["names"][0]),
+            (&json!("claim"), &json!("https://box.local/"))
+        );
+        assert_eq!(
+            (claim["token"].as_str().unwrap().len(), &claim["fingerprint"]),
+            (32, &json!("AB:CD"))
+        );
+        fake.say(&json!({ "say": "hello", "schema": 1 }));
+        rig.problem_is("");
+
+        rig.claim(claim["code"].as_str().unwrap());
+        assert_eq!(fake.hear(), json!({ "say": "claimed" }));
+        let owner = fake.hear();
+        let verifier = rig.access.proof_verifier().unwrap();
+        assert_eq!(
+            owner,
+            json!({ "say": "owner", "salt": hex(&verifier.salt()), "key": hex(&verifier.key()) })
+        );
+        fake.say(&json!({ "say": "owner-refused", "reason": "it keeps\u{1b} another" }));
+        rig.problem_is("(it keeps another)");
+        fake.say(&json!({ "say": "owner-kept" }));
+        rig.problem_is("");
+
+        // What is not understood is passed over.
+        for nonsense in [json!({ "say": "of tomorrow" }), json!([1]), json!({ "say": "presence" })]
+        {
+            fake.say(&nonsense);
+        }
+        fake.say(&json!({ "say": "presence", "by": "telepathy" }));
+        fake.say(&json!({ "say": "presence", "by": "reset-file", "digest": "ab" }));
+        fake.say(&json!({ "say": "presence", "by": "power-button" }));
+        let again = fake.hear();
+        assert_eq!(again["say"], "claim");
+        assert_ne!(again["token"], claim["token"]);
+        assert!(!rig.access.is_claimed());
+
+        // A file counts once.
+        let file = json!({ "say": "presence", "by": "reset-file", "digest": "ab".repeat(32) });
+        fake.say(&file);
+        let by_file = fake.hear();
+        assert_ne!(by_file["token"], again["token"]);
+        rig.claim(by_file["token"].as_str().unwrap());
+        assert_eq!(
+            (fake.hear()["say"].clone(), fake.hear()["say"].clone()),
+            (json!("claimed"), json!("owner"))
+        );
+        fake.say(&file);
+        fake.say(&json!({ "say": "hello" }));
+        drop(fake);
+        let mut fake = Fake::accept(&listener);
+        assert_eq!(fake.hear()["say"], "claimed", "it is somebody's still");
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_is_made_again_and_all_is_told_again() {
+        let rig = Rig::start(Rig::own());
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        let claim = fake.hear();
+        drop(fake);
+        let mut fake = Fake::accept(&listener);
+        assert_eq!(fake.hear(), claim);
+        // A line that never ends.
+        fake.lines.get_mut().write_all(&[b'x'; MAX_LINE_BYTES]).unwrap();
+        let mut fake = Fake::accept(&listener);
+        assert_eq!(fake.hear(), claim);
+        rig.problem_is("more than 4096 bytes");
+        fake.say(&json!({ "say": "hello" }));
+        rig.problem_is("");
+        drop((fake, listener));
+        rig.problem_is("does not answer");
+        rig.runtime.shutdown_background();
+    }
+
+    #[test]
+    fn nobody_but_root_is_told_anything() {
+        let rig = Rig::start(Rig::own() ^ 1);
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        assert_eq!(fake.hear(), Value::Null);
+        rig.problem_is("not root's");
+    }
+}
