@@ -2,8 +2,8 @@
 //!
 //! The console's certificate is signed by nobody, so it is known by the fingerprint that the local socket tells. Where
 //! that cannot be asked, any certificate is taken, and the answer says so: the address is one of this machine itself, and
-//! what is looked for is a console that does not answer, not somebody who pretends to be one. A host that starts is
-//! waited for; one that answers 5xx, or says that no client could play, is not.
+//! what is looked for is a console that does not answer, not somebody who pretends to be one. A host that starts, or is
+//! slow, is waited for; one that answers 5xx, or says that no client could play, is not.
 //!
 //! Deliberately absent: logging in. What only an owner may ask is not asked.
 
@@ -160,8 +160,9 @@ impl Caller {
 
     async fn ask(&self, path: &'static str) -> Result<Answer, Trouble> {
         let asked = tokio::time::timeout(ANSWER_LIMIT, self.exchange(path)).await;
+        // A machine that is just starting may be that slow.
         asked.map_err(|_| {
-            Trouble::Red(format!("{path} was not answered in {} s", ANSWER_LIMIT.as_secs()))
+            Trouble::NotYet(format!("{path} was not answered in {} s", ANSWER_LIMIT.as_secs()))
         })?
     }
 

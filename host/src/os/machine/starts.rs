@@ -179,8 +179,12 @@ impl Run<'_> {
     /// What was tried before the newest attempt and was nobody's news: a line each, and what did not pass is remembered.
     /// A system that was tried several times is told once.
     fn catch_up(&mut self, inventory: &Inventory, newest: &Attempt, told: u64) {
-        let untold = inventory.earlier.iter().filter(|one| one.number > told);
-        for attempt in untold.filter(|one| one.digest != newest.digest) {
+        let untold = || inventory.earlier.iter().filter(|one| one.number > told);
+        let again = |one: &&Attempt| {
+            let after = untold().filter(|other| other.number > one.number).chain([newest]);
+            after.into_iter().any(|other| other.digest == one.digest)
+        };
+        for attempt in untold().filter(|one| !again(one)) {
             let Outcome::Failed { reason, .. } = &attempt.outcome else { continue };
             let (version, reason) = (attempt.version, bounded(reason));
             let sentence = format!("{version} did not pass: {reason}. It was left again.");
