@@ -34,6 +34,8 @@ pub(super) const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from
 const MAX_LINE_BYTES: usize = 4096;
 /// As many addresses are told.
 const MAX_ADDRESSES: usize = 8;
+/// No address is longer, in bytes.
+const MAX_ADDRESS_BYTES: usize = 120;
 /// A line that is not taken for so long is not taken.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -70,9 +72,18 @@ impl Drop for Attendant {
 #[derive(Serialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 enum Said<'a> {
-    Claim { code: &'a str, token: &'a str, names: &'a [String], fingerprint: &'a str },
+    /// The token and the fingerprint in hex.
+    Claim {
+        code: &'a str,
+        token: &'a str,
+        names: &'a [String],
+        fingerprint: &'a str,
+    },
     Claimed,
-    Owner { salt: String, key: String },
+    Owner {
+        salt: String,
+        key: String,
+    },
 }
 
 /// What is heard.
@@ -174,10 +185,13 @@ impl Attending {
         };
         match self.access.ownership() {
             Ownership::Claimable { token, code } => {
-                let mut names = (self.addresses)();
-                names.truncate(MAX_ADDRESSES);
+                let names: Vec<String> = (self.addresses)()
+                    .iter()
+                    .filter_map(|at| shown(at))
+                    .take(MAX_ADDRESSES)
+                    .collect();
                 let (token, code) = (token.as_str(), code.as_str());
-                let fingerprint = &self.fingerprint;
+                let fingerprint = &self.fingerprint.replace(':', "").to_ascii_lowercase();
                 say(&Said::Claim { code, token, names: &names, fingerprint })?;
             }
             Ownership::Owned { salt, key } => {
@@ -222,6 +236,15 @@ impl Attending {
             Err(_) => warn!(by, "the claim could not be armed again"),
         }
     }
+}
+
+/// An address as it is shown: without a path, and only if nothing in it could be taken for anything else.
+fn shown(address: &str) -> Option<String> {
+    let address = address.trim_end_matches('/');
+    let host = address.strip_prefix("https://")?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    let fits = !host.is_empty() && address.len() <= MAX_ADDRESS_BYTES && host.bytes().all(is_plain);
+    fits.then(|| address.to_owned())
 }
 
 fn presence(by: &str, digest: Option<&str>) -> Option<Presence> {
@@ -302,7 +325,12 @@ mod tests {
                 of_uid,
                 access: access.clone(),
                 startup: Startup::new(&["finding the plug"]),
-                addresses: Arc::new(|| vec!["https://box.local/".to_owned()]),
+                addresses: Arc::new(|| {
+                    let strange =
+                        ["http://box.local", "https://", "https://box\u{1b}[2J", "https://a/b"];
+                    let good = ["https://box.local:47990/", "https://[fd00::1]/"];
+                    strange.into_iter().chain(good).map(str::to_owned).collect()
+                }),
                 fingerprint: "AB:CD".to_owned(),
                 problems: problems.clone(),
                 pauses: [Duration::from_millis(1), Duration::from_millis(20)],
@@ -377,14 +405,10 @@ mod tests {
         let listener = rig.listen();
         let mut fake = Fake::accept(&listener);
         let claim = fake.hear();
-        assert_eq!(
-            (&claim["say"], &claim["names"][0]),
-            (&json!("claim"), &json!("https://box.local/"))
-        );
-        assert_eq!(
-            (claim["token"].as_str().unwrap().len(), &claim["fingerprint"]),
-            (32, &json!("AB:CD"))
-        );
+        assert_eq!(claim["say"], "claim");
+        assert_eq!(claim["names"], json!(["https://box.local:47990", "https://[fd00::1]"]));
+        assert_eq!(claim["fingerprint"], "abcd");
+        assert_eq!(claim["token"].as_str().unwrap().len(), 32);
         fake.say(&json!({ "say": "hello", "schema": 1 }));
         rig.problem_is("");
 
