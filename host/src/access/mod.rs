@@ -28,7 +28,7 @@ mod secret;
 mod tokens;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -195,6 +195,12 @@ impl std::fmt::Display for Actor {
             Self::Nobody => f.write_str("nobody"),
         }
     }
+}
+
+/// Shows no claim any more in this state folder, whose store cannot be opened: what is shown there from before would be
+/// taken for one that is in force. The next start that can read the store shows it again.
+pub fn hide_claim(folder: &Path) {
+    ClaimFile::new(folder).remove();
 }
 
 /// The owner's door; clones share it.

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
 use super::report::reachable_addresses;
-use crate::access::{Access, AccessOptions};
+use crate::access::{Access, AccessOptions, hide_claim};
 use crate::config::Config;
 use crate::identity::ConsoleIdentity;
 use crate::listen::{any_address, inherited};
@@ -44,11 +44,18 @@ impl Memory {
         prepared: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let no_folder = || Failure {
-            plain: "There is no folder for what the host is to remember.",
+            plain: "There is no folder for what the host is to remember. Whoever starts it must name one.",
             whole: "there is no folder for the host's state; set HOME or give --state-dir"
                 .to_owned(),
         };
-        let store = match folder.map(Store::open) {
+        let opened = folder.map(Store::open);
+        if let (Some(folder), Some(Err(StoreError::Damaged { .. } | StoreError::TooNew { .. }))) =
+            (folder, &opened)
+        {
+            // The folder is the host's own then, and no other host uses it.
+            hide_claim(folder);
+        }
+        let store = match opened {
             Some(Err(error @ StoreError::InUse { .. })) => return Err(error.into()),
             Some(opened) => opened.map_err(|error| why_no_store(&error)),
             None => Err(no_folder()),
@@ -230,8 +237,16 @@ pub(super) fn about(
 pub(super) fn credentials(memory: &Memory) -> Arc<dyn Credentials> {
     match &memory.access {
         Some(access) => Arc::new(access.clone()),
-        None => Arc::new(Nobody),
+        None => Arc::new(Nobody { why: why_nobody(memory.store.as_ref().err()) }),
     }
+}
+
+/// Why it is not known who owns the host, and what to do, for everybody.
+fn why_nobody(no_store: Option<&Failure>) -> &'static str {
+    no_store.map_or(
+        "Start it again; if that does not help, its log says what is wrong with its state folder.",
+        |failure| failure.plain,
+    )
 }
 
 /// The link and the code by which the host is claimed, while it has no owner. The link holds its secret in the fragment,

@@ -23,7 +23,7 @@ impl Found {
             port,
             version: env!("CARGO_PKG_VERSION"),
             fingerprint: self.fingerprint.clone(),
-            claimed: self.access.as_ref().is_some_and(Access::is_claimed),
+            claimed: self.access.as_ref().map(Access::is_claimed),
         };
         if let Err(error) = announcement.show_console(&console) {
             warn!(%error, "the console is not announced as it is now");

@@ -1,7 +1,7 @@
 //! How people and programs find the console: a service of its own, beside the one that devices look for.
 //!
 //! The service is `_punktfunk._tcp.local.` with the console's HTTPS port, at the same host name. Its TXT keys say what
-//! somebody who looks for a new box needs: `version`, `claimed` (0 or 1), and `fingerprint`, the SHA-256 of the
+//! somebody who looks for a new box needs: `version`, `claimed` (0, 1, or `unknown`), and `fingerprint`, the SHA-256 of the
 //! console's certificate. None of it is proof of anything, because anybody on the network may announce whatever it
 //! likes: who compares a fingerprint does so with the one that the machine itself shows.
 //!
@@ -25,8 +25,8 @@ pub struct ConsoleService {
     pub version: &'static str,
     /// The fingerprint of its certificate, as people compare it.
     pub fingerprint: String,
-    /// The host has an owner.
-    pub claimed: bool,
+    /// The host has an owner; `None` if it cannot read whether it has one.
+    pub claimed: Option<bool>,
 }
 
 impl Announcement {
@@ -51,7 +51,7 @@ impl ConsoleService {
     fn service(&self, host_name: &str, scope: Scope) -> mdns_sd::Result<ServiceInfo> {
         let told = [
             ("version", self.version),
-            ("claimed", if self.claimed { "1" } else { "0" }),
+            ("claimed", claimed_text(self.claimed)),
             ("fingerprint", &self.fingerprint),
         ];
         let name = instance_name(&self.name);
@@ -60,6 +60,14 @@ impl ConsoleService {
                 .enable_addr_auto();
         service.set_interfaces(vec![scope.interfaces()]);
         Ok(service)
+    }
+}
+
+fn claimed_text(claimed: Option<bool>) -> &'static str {
+    match claimed {
+        Some(true) => "1",
+        Some(false) => "0",
+        None => "unknown",
     }
 }
 
@@ -86,12 +94,11 @@ mod tests {
             port: 47_990,
             version: "1.2.3",
             fingerprint: "AB:".repeat(31) + "CD",
-            claimed: false,
+            claimed: None,
         };
-        for claimed in [false, true] {
+        for (claimed, wanted) in [(None, "unknown"), (Some(false), "0"), (Some(true), "1")] {
             console.claimed = claimed;
             announcement.show_console(&console).unwrap();
-            let wanted = if claimed { "1" } else { "0" };
             let found = next(&events, |event| match event {
                 ServiceEvent::ServiceResolved(found) => {
                     let told = found.get_property_val_str("claimed").map(str::to_owned);

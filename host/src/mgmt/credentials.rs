@@ -1,11 +1,11 @@
 //! The owner's room, asked by the door: whose a cookie or a token is.
 
-use super::guard::{Credentials, Who};
+use super::guard::{Claimed, Credentials, Who};
 use crate::access::{Access, Role};
 
 impl Credentials for Access {
-    fn is_claimed(&self) -> bool {
-        Self::is_claimed(self)
+    fn claimed(&self) -> Claimed {
+        if self.is_claimed() { Claimed::Yes } else { Claimed::No }
     }
 
     fn logged_in(&self, cookie: &str) -> Option<Who> {

@@ -90,14 +90,51 @@ pub(super) struct Caller {
     pub(super) who: Who,
     /// Its address; `None` on the local socket.
     pub(super) remote: Option<IpAddr>,
-    /// The host has an owner.
-    pub(super) claimed: bool,
+    /// Whether the host has an owner.
+    pub(super) claimed: Claimed,
 }
+
+/// Whether the host has an owner, as far as anybody can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// It has.
+    Yes,
+    /// It has not, and can be claimed.
+    No,
+    /// What the host remembers cannot be read. It may have one, so that it lets nobody in and offers no claim.
+    Unknown {
+        /// What is wrong and what to do, in sentences that everybody may read: without a path, an address or a name.
+        why: &'static str,
+    },
+}
+
+impl Claimed {
+    /// Whether it has, if that is known.
+    pub fn known(self) -> Option<bool> {
+        match self {
+            Self::Yes => Some(true),
+            Self::No => Some(false),
+            Self::Unknown { .. } => None,
+        }
+    }
+
+    /// Why it is not known, and what to do.
+    pub(super) fn why_unknown(self) -> Option<String> {
+        match self {
+            Self::Unknown { why } => Some(format!("{NOBODY_KNOWS} {why}")),
+            Self::Yes | Self::No => None,
+        }
+    }
+}
+
+/// What follows for whoever comes to a host that cannot read who owns it.
+const NOBODY_KNOWS: &str =
+    "This host cannot read whether it has an owner, so that nobody can claim it or log in.";
 
 /// Where a door learns whose a cookie or a token is. Must not block for long: it is asked at each request.
 pub trait Credentials: Send + Sync {
-    /// The host has an owner.
-    fn is_claimed(&self) -> bool;
+    /// Whether the host has an owner.
+    fn claimed(&self) -> Claimed;
     /// Who has logged in with this cookie.
     fn logged_in(&self, cookie: &str) -> Option<Who>;
     /// Whether this is the CSRF token of that login. In constant time.
@@ -106,13 +143,22 @@ pub trait Credentials: Send + Sync {
     fn token(&self, token: &str) -> Option<Who>;
 }
 
-/// Nobody is known, and the host has no owner: what holds where there is no store.
+/// Nobody is known, nor whether the host has an owner: what holds where there is no store.
 #[derive(Debug, Clone, Copy)]
-pub struct Nobody;
+pub struct Nobody {
+    /// Why, as in [`Claimed::Unknown`].
+    pub why: &'static str,
+}
+
+impl Default for Nobody {
+    fn default() -> Self {
+        Self { why: "It was started without anything that remembers it." }
+    }
+}
 
 impl Credentials for Nobody {
-    fn is_claimed(&self) -> bool {
-        false
+    fn claimed(&self) -> Claimed {
+        Claimed::Unknown { why: self.why }
     }
 
     fn logged_in(&self, _cookie: &str) -> Option<Who> {
@@ -171,9 +217,12 @@ impl Caller {
             let refused = Problem::new(StatusCode::FORBIDDEN, "not-allowed", detail);
             return if need == Need::SelfTest { Ok(()) } else { Err(refused) };
         }
-        if !self.claimed {
+        if self.claimed == Claimed::No {
             let detail = "this host has no owner yet; claim it first, with the code that it shows";
             return Err(Problem::new(StatusCode::FORBIDDEN, "unclaimed", detail));
+        }
+        if let Some(why) = self.claimed.why_unknown() {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "owner-unknown", why));
         }
         if need == Need::Claimed {
             return Ok(());
@@ -267,7 +316,8 @@ async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
 }
 
 /// How the document tells what needs an owner from what needs nothing.
-const NO_OWNER: &str = "the host has no owner yet, or the caller may not do this";
+const NO_OWNER: &str =
+    "the host has no owner yet, or cannot read whether it has one, or the caller may not do this";
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]

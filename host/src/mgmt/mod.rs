@@ -52,7 +52,7 @@ use crate::session::SessionDesk;
 use crate::store::Store;
 
 pub use api::document;
-pub use guard::{Credentials, Nobody, Who};
+pub use guard::{Claimed, Credentials, Nobody, Who};
 pub use https::{HostNames, HttpsError, HttpsLimits, HttpsOptions, HttpsServer};
 pub use problems::Problems;
 pub use socket::{SocketEnvironment, default_socket};
@@ -294,7 +294,7 @@ async fn accept(
         let caller = Caller {
             who: who.unwrap_or(Who::Anonymous),
             remote: None,
-            claimed: credentials.is_claimed(),
+            claimed: credentials.claimed(),
         };
         let stays = Stays::default();
         // Whom the kernel has vouched for is who it is for as long as the connection lives.
@@ -382,7 +382,7 @@ mod tests {
             let _guard = runtime.enter();
             UnixListener::bind(&path).unwrap()
         };
-        runtime.spawn(accept(listener, allowed, router, Arc::new(Nobody), stopped));
+        runtime.spawn(accept(listener, allowed, router, Arc::new(Nobody::default()), stopped));
         let error = client::Client::at(&path).unwrap().status().unwrap_err();
         assert!(matches!(error, client::ClientError::Denied { .. }), "{error}");
         assert!(error.to_string().contains("sudo"));

@@ -55,7 +55,7 @@ pub struct About {
 
 impl Default for About {
     fn default() -> Self {
-        Self { name: String::new(), fingerprint: None, credentials: Arc::new(Nobody) }
+        Self { name: String::new(), fingerprint: None, credentials: Arc::new(Nobody::default()) }
     }
 }
 
@@ -309,9 +309,9 @@ impl FromRequestParts<Startup> for Door {
         startup: &Startup,
     ) -> Result<Self, Self::Rejection> {
         startup.access.clone().map(Self).ok_or_else(|| {
-            let detail = "this host cannot read who owns it, so that nobody can log in; the landing page says what \
-                          is wrong with its state folder";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+            let why = startup.about.credentials.claimed().why_unknown();
+            let why = why.unwrap_or_else(|| "this host has no door for an owner".to_owned());
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why)
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use punktfunk_host::listen::Inherited;
-use punktfunk_host::mgmt::{Failure, HttpsLimits};
+use punktfunk_host::mgmt::{Claimed, Failure, HttpsLimits};
 
 use super::browser::Browser;
 use super::rig::{CSRF, Making, Rig};
@@ -28,7 +28,7 @@ fn short() -> HttpsLimits {
 
 #[test]
 fn everybody_is_told_how_far_the_host_is_and_every_answer_is_armoured() {
-    let rig = Rig::start(Making { claimed: false, ..Making::default() });
+    let rig = Rig::start(Making { claimed: Claimed::No, ..Making::default() });
     let mut browser = rig.browser();
     let landing = browser.ask("GET", "/api/v1/landing", &[], "");
     let told = landing.json();

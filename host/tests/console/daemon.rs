@@ -272,6 +272,8 @@ fn a_damaged_database_is_told_at_the_console_and_not_touched() {
     drop(certificate(folder.path()));
     let database = folder.path().join("state/state.db");
     fs::write(&database, vec![0x5A; 8192]).unwrap();
+    let shown = folder.path().join("state/claim.json");
+    fs::write(&shown, "{}").unwrap();
     let mut daemon = Daemon::start(folder.path(), "");
     let client = Client::at(&folder.path().join("run/host.sock")).unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -288,6 +290,24 @@ fn a_damaged_database_is_told_at_the_console_and_not_touched() {
     assert!(reason.contains("Restore a copy"), "{stage}");
     // Strangers read it too.
     assert!(!reason.contains('/') && !reason.contains("state.db"), "{stage}");
+    // Whose it is, nobody knows: it offers no claim and lets nobody in, and every answer says what to do.
+    let landing = daemon.ask("/api/v1/landing", b"").json();
+    assert_eq!(landing.get("claimed"), Some(&serde_json::Value::Null), "{landing}");
+    let refused = daemon.ask("/api/v1/status", b"");
+    assert_eq!((refused.status, &*refused.code()), (403, "owner-unknown"));
+    let claim = daemon.ask("/api/v1/claim", b"").json();
+    let (landing, refused) = (&landing["why_unknown"], &refused.json()["detail"]);
+    let page = daemon.ask("/", b"").body;
+    let page = serde_json::Value::from(String::from_utf8(page).unwrap());
+    for told in [landing, refused, &claim["why_unknown"], &page] {
+        let told = told.as_str().unwrap();
+        assert!(
+            told.contains("whether it has an owner") && told.contains("Restore a copy"),
+            "{told}"
+        );
+        assert!(!told.contains("state.db") && !told.contains("no owner yet"), "{told}");
+    }
+    assert!(!shown.exists(), "nor is a claim shown where screens look for it");
     // What is mended elsewhere can be seen, and nothing is said to be kept.
     let settings = local(folder.path(), "GET", "/settings", "");
     assert_eq!((settings.0, settings.1.as_array().unwrap().is_empty()), (200, false));

@@ -3,6 +3,7 @@
 use std::sync::Barrier;
 
 use punktfunk_host::access::{Access, AccessOptions, ClaimAttempt, LogIn, Role, Scope, Scopes};
+use punktfunk_host::mgmt::Claimed;
 use punktfunk_host::store::Store;
 use serde_json::json;
 
@@ -208,7 +209,7 @@ fn nobody() -> LogIn<'static> {
 
 #[test]
 fn a_browser_that_opens_the_address_is_told_in_words_what_it_is() {
-    let rig = Rig::start(Making { claimed: false, ..Making::default() });
+    let rig = Rig::start(Making { claimed: Claimed::No, ..Making::default() });
     let answer = rig.browser().ask("GET", "/", &[], "");
     assert_eq!(
         (answer.status, answer.header("content-type")),

@@ -10,7 +10,7 @@ use punktfunk_host::access::{Access, Scope, Scopes};
 use punktfunk_host::identity::ConsoleIdentity;
 use punktfunk_host::listen::Inherited;
 use punktfunk_host::mgmt::{
-    About, Credentials, HostNames, HttpsLimits, HttpsOptions, HttpsServer, Startup, Who,
+    About, Claimed, Credentials, HostNames, HttpsLimits, HttpsOptions, HttpsServer, Startup, Who,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
@@ -22,13 +22,13 @@ pub(crate) const CSRF: &str = "X-Punktfunk-Csrf: word-of-the-page";
 
 /// Knows the cookies `owner` and `viewer`, and the tokens `pf_SCOPE`.
 pub(crate) struct Known {
-    pub(crate) claimed: AtomicBool,
+    pub(crate) claimed: Claimed,
     pub(crate) logged_out: AtomicBool,
 }
 
 impl Credentials for Known {
-    fn is_claimed(&self) -> bool {
-        self.claimed.load(Ordering::Relaxed)
+    fn claimed(&self) -> Claimed {
+        self.claimed
     }
 
     fn logged_in(&self, cookie: &str) -> Option<Who> {
@@ -52,7 +52,7 @@ impl Credentials for Known {
 /// How a door is made.
 pub(crate) struct Making {
     pub(crate) port: u16,
-    pub(crate) claimed: bool,
+    pub(crate) claimed: Claimed,
     pub(crate) limits: HttpsLimits,
     pub(crate) inherited: Vec<Inherited>,
     /// The owner's room, in the place of somebody who knows simple words.
@@ -63,7 +63,7 @@ impl Default for Making {
     fn default() -> Self {
         Self {
             port: 0,
-            claimed: true,
+            claimed: Claimed::Yes,
             limits: HttpsLimits::default(),
             inherited: Vec::new(),
             access: None,
@@ -86,10 +86,7 @@ impl Rig {
     pub(crate) fn start(making: Making) -> Self {
         let runtime = Runtime::new().unwrap();
         let identity = ConsoleIdentity::in_memory("sofa").unwrap();
-        let known = Arc::new(Known {
-            claimed: AtomicBool::new(making.claimed),
-            logged_out: AtomicBool::new(false),
-        });
+        let known = Arc::new(Known { claimed: making.claimed, logged_out: AtomicBool::new(false) });
         let credentials: Arc<dyn Credentials> = match making.access.clone() {
             Some(access) => Arc::new(access),
             None => known.clone(),

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use punktfunk_host::mgmt::document;
+use punktfunk_host::mgmt::{Claimed, document};
+use serde_json::Value;
 use utoipa::openapi::path::PathItem;
 
 use super::browser::Browser;
@@ -154,7 +155,7 @@ const BEFORE_THE_CLAIM: &[&str] = &["GET /landing", "GET /health", "GET /claim",
 
 #[test]
 fn before_the_claim_nobody_from_afar_may_do_more_than_claim() {
-    let rig = Rig::start(Making { claimed: false, ..Making::default() });
+    let rig = Rig::start(Making { claimed: Claimed::No, ..Making::default() });
     for (caller, shown) in CALLERS {
         let mut browser = rig.browser();
         for (operation, _) in TABLE {
@@ -164,6 +165,36 @@ fn before_the_claim_nobody_from_afar_may_do_more_than_claim() {
             assert_eq!(is_refused, !answers, "{caller}: {operation}: {status} {code}");
         }
     }
+}
+
+#[test]
+fn a_host_that_cannot_read_whose_it_is_lets_nobody_in_and_says_what_to_do() {
+    let why = "The book is wet. Dry it, then start the host again.";
+    let rig = Rig::start(Making { claimed: Claimed::Unknown { why }, ..Making::default() });
+    let mut browser = rig.browser();
+    for (caller, shown) in CALLERS {
+        for (operation, _) in TABLE {
+            let (status, code) = ask(&mut browser, operation, shown);
+            let is_refused = (status, &*code) == (403, "owner-unknown");
+            let answers = BEFORE_THE_CLAIM.contains(operation);
+            assert_eq!(is_refused, !answers, "{caller}: {operation}: {status} {code}");
+        }
+    }
+    let refused = browser.ask("GET", "/api/v1/status", &[], "").json();
+    assert!(refused["detail"].as_str().unwrap().ends_with(why), "{refused}");
+    for path in ["/api/v1/landing", "/api/v1/claim"] {
+        let told = browser.ask("GET", path, &[], "");
+        let (status, told) = (told.status, told.json());
+        assert_eq!((status, told.get("claimed")), (200, Some(&Value::Null)), "{path}: {told}");
+        assert!(told["why_unknown"].as_str().unwrap().ends_with(why), "{path}: {told}");
+    }
+    let ask = r#"{"secret":"2WMKJ4EY","name":"Mine","password":"correct horse battery"}"#;
+    let claim = browser.ask("POST", "/api/v1/claim", &["Origin: https://localhost"], ask);
+    assert_eq!((claim.status, &*claim.code()), (503, "unavailable"));
+    assert!(claim.json()["detail"].as_str().unwrap().ends_with(why), "{claim:?}");
+    let page = String::from_utf8(browser.ask("GET", "/", &[], "").body).unwrap();
+    assert!(page.contains(why) && !page.contains("no owner yet"), "{page}");
+    assert!(!page.contains("become its owner"), "{page}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The claim: how a host without an owner gets one.
 
+use axum::extract::State;
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse};
@@ -19,7 +20,8 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new().routes(allow(Need::Nothing, routes!(claim_status, claim)))
 }
 
-/// Whether the host can be claimed, and how long this address waits.
+/// Whether the host can be claimed, and how long this address waits. A host that cannot read whether it has an owner says
+/// so.
 #[utoipa::path(
     get,
     path = "/claim",
@@ -27,16 +29,28 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
     responses((status = 200, body = ClaimStatus)),
 )]
 async fn claim_status(
-    Door(access): Door,
+    State(startup): State<Startup>,
+    door: Result<Door, Problem>,
     Extension(caller): Extension<Caller>,
-) -> Json<ClaimStatus> {
+) -> Result<Json<ClaimStatus>, Problem> {
+    let why_unknown = startup.known().credentials.claimed().why_unknown();
+    let access = match door {
+        Ok(Door(access)) => access,
+        Err(_) if why_unknown.is_some() => {
+            let (claimed, reason, wait_seconds, tries_left) = (None, None, 0, 0);
+            let status = ClaimStatus { claimed, why_unknown, reason, wait_seconds, tries_left };
+            return Ok(Json(status));
+        }
+        Err(problem) => return Err(problem),
+    };
     let state = access.claim_state(caller.remote);
-    Json(ClaimStatus {
-        claimed: state.claimed,
+    Ok(Json(ClaimStatus {
+        claimed: Some(state.claimed),
+        why_unknown: None,
         reason: state.reason,
         wait_seconds: seconds(state.wait),
         tries_left: state.wait.tries_left,
-    })
+    }))
 }
 
 /// Claims the host with the code or the token that it shows: gives it a name and its owner a password, and logs the

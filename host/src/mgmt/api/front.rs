@@ -30,10 +30,17 @@ fn in_words(landing: &Landing) -> String {
             format!("It could not start, and nothing can be played until that is mended:\n{reason}")
         }
     };
-    let whose = if landing.claimed {
-        "It has an owner, who logs in with a password."
-    } else {
-        "It has no owner yet. Whoever has the code that it shows, or the link with a # in it, can become its owner."
+    let whose = match (landing.claimed, &landing.why_unknown) {
+        (Some(true), _) => "It has an owner, who logs in with a password.",
+        (Some(false), _) => {
+            "It has no owner yet. Whoever has the code that it shows, or the link with a # in it, can become its owner."
+        }
+        // Mostly that is why it could not start, which stands above already.
+        (None, Some(why)) => match &landing.stage {
+            Stage::Failed { reason } => why.strip_suffix(reason.as_str()).unwrap_or(why).trim_end(),
+            _ => why,
+        },
+        (None, None) => "It cannot read whether it has an owner.",
     };
     let Landing { product, version, name, .. } = landing;
     let mut text = format!("{product} {version} - \"{name}\"\n\n{how_far}\n{whose}\n");
@@ -61,7 +68,8 @@ mod tests {
             product: "punktfunk".to_owned(),
             version: "1.2.3".to_owned(),
             name: "sofa".to_owned(),
-            claimed: false,
+            claimed: Some(false),
+            why_unknown: None,
             stage: Stage::Starting { step: 2, count: 4, doing: "plugging it in".to_owned() },
             fingerprint: Some("AB:CD".to_owned()),
         };
@@ -69,9 +77,14 @@ mod tests {
         for part in ["\"sofa\"", "step 2 of 4, plugging it in", "no owner yet", "AB:CD\n"] {
             assert!(text.contains(part), "{text}");
         }
-        landing.claimed = true;
+        landing.claimed = Some(true);
         landing.stage = Stage::Failed { reason: "The plug is gone.".to_owned() };
         let text = in_words(&landing);
         assert!(text.contains("The plug is gone.") && text.contains("has an owner"), "{text}");
+        landing.claimed = None;
+        landing.why_unknown = Some("Nobody knows. Mend the plug.".to_owned());
+        let text = in_words(&landing);
+        assert!(text.contains("Nobody knows. Mend the plug."), "{text}");
+        assert!(!text.contains("become its owner") && !text.contains("It has"), "{text}");
     }
 }

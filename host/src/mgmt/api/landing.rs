@@ -21,11 +21,13 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
 #[utoipa::path(get, path = "/landing", tag = "landing", responses((status = 200, body = Landing)))]
 pub(super) async fn landing(State(startup): State<Startup>) -> Json<Landing> {
     let about = startup.known();
+    let claimed = about.credentials.claimed();
     Json(Landing {
         product: "punktfunk".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: about.name.clone(),
-        claimed: about.credentials.is_claimed(),
+        claimed: claimed.known(),
+        why_unknown: claimed.why_unknown(),
         stage: startup.stage().into(),
         fingerprint: about.fingerprint.clone(),
     })

@@ -216,8 +216,8 @@ mod tests {
     use super::*;
     use crate::agent::{Local, ProfileNumber};
     use crate::encode::x264::X264Backend;
-    use crate::mgmt::MgmtHandles;
     use crate::mgmt::patience::Stays;
+    use crate::mgmt::{Claimed, MgmtHandles};
     use crate::pairing::{Asking, DeskMode, DeskOptions};
     use crate::session::{SessionOptions, Sessions, Sounds};
     use crate::store::{ClientId, Store};
@@ -268,7 +268,7 @@ mod tests {
                     client: ClientId([9; 32]),
                 })
                 .unwrap();
-            let caller = Caller { who, remote: None, claimed: true };
+            let caller = Caller { who, remote: None, claimed: Claimed::Yes };
             let body = Ok(body.as_bytes().into());
             let answered = answer(Rooms(handles.clone()), Extension(caller), body);
             let name = runtime.block_on(answered).map(|Json(request)| request.device_name);

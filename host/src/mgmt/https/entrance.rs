@@ -126,7 +126,7 @@ impl Entrance {
         *request = Request::from_parts(parts, body);
         let extensions = request.extensions_mut();
         extensions.insert(self.standing(shown, who.clone(), peer.stays));
-        let claimed = self.credentials.is_claimed();
+        let claimed = self.credentials.claimed();
         extensions.insert(Caller { who, remote: Some(peer.remote), claimed });
         Ok(())
     }

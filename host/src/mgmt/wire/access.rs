@@ -43,8 +43,14 @@ impl fmt::Debug for Secret {
 /// Whether this host can be claimed, and what the caller's address may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClaimStatus {
-    /// The host has an owner; it cannot be claimed.
-    pub claimed: bool,
+    /// The host has an owner, and cannot be claimed; `null` if it cannot read whether it has one: it cannot be claimed
+    /// then either.
+    #[schema(required)]
+    pub claimed: Option<bool>,
+    /// What is wrong and what to do, where `claimed` is `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub why_unknown: Option<String>,
     /// Why it can be: `first start`, `prepared`, or `power-button` or `reset-file` if somebody at the machine has taken the
     /// host from its owner. What was paired stays paired then.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,8 +12,13 @@ pub struct Landing {
     pub version: String,
     /// The name that clients show.
     pub name: String,
-    /// The host has an owner.
-    pub claimed: bool,
+    /// The host has an owner; `null` if it cannot read whether it has one: nobody can claim it then, or log in.
+    #[schema(required)]
+    pub claimed: Option<bool>,
+    /// What is wrong and what to do, where `claimed` is `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub why_unknown: Option<String>,
     /// How far the host is.
     pub stage: Stage,
     /// The SHA-256 of the console's certificate, as browsers show it.

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::super::super::MgmtHandles;
-use super::super::super::guard::{Caller, Standing, Who};
+use super::super::super::guard::{Caller, Credentials as _, Standing, Who};
 use super::super::super::patience::Stays;
 use super::super::super::startup::Startup;
 use super::super::router;
@@ -94,7 +94,7 @@ impl Host {
     ) -> Answer {
         let is_local = matches!(who, Who::Local { .. });
         let remote = (!is_local).then_some(self.from.get());
-        let caller = Caller { who, remote, claimed: self.access.is_claimed() };
+        let caller = Caller { who, remote, claimed: self.access.claimed() };
         let mut request = Request::builder().method(method).uri(format!("/api/v1{path}"));
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, cookie);
@@ -387,7 +387,10 @@ fn without_an_owner_nobody_is_anybody_and_without_a_store_it_says_so() {
         );
     }
     let host = Host { router: router(Startup::new(&["waking up"])), ..host };
-    let refused = host.anonymous(Method::GET, "/claim", Value::Null);
+    let told = host.anonymous(Method::GET, "/claim", Value::Null);
+    assert_eq!((told.status, &told.body["claimed"]), (StatusCode::OK, &Value::Null));
+    assert!(told.body["why_unknown"].as_str().unwrap().contains("nobody can claim it"));
+    let refused = host.claim(&host.code());
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.body["code"], "unavailable");
 }
