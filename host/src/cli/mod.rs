@@ -88,7 +88,7 @@ struct ServeArguments {
     /// Someone watches this terminal: show pairing requests here and let them in without arming
     #[arg(long)]
     foreground: bool,
-    /// Show a simulated system that can be updated: nothing is installed and nothing restarts
+    /// Show a simulated system that can be updated and switched: nothing is installed and nothing restarts
     #[arg(long)]
     demo: bool,
 }

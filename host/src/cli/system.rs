@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::mgmt::wire::Backend;
 use crate::os::absent::Absent;
 use crate::os::appliance::Appliance;
-use crate::os::simulated::{DiskFile, Pace, Simulated, demonstration};
+use crate::os::simulated::{DiskFile, Pace, Simulated, SimulatedPower, demonstration};
 use crate::os::{Keep, Logind, MemoryKeep, NoPower, OsBackend, OsDesk, OsError, OsOptions, Power};
 use crate::session::SessionDesk;
 use crate::store::Store;
@@ -50,10 +50,9 @@ impl System {
         };
         let disk = DiskFile::new(folder.join(DEMO_DISK));
         let simulated = Simulated::new(disk.load(), demonstration(), Pace::VISIBLE, disk.saver());
-        let (os, problem) = told(open(Arc::new(simulated), None, store, playing));
-        let power = NoPower::new(
-            "this host shows a simulated system (--demo), which has no switch; use the machine's own means",
-        );
+        let simulated = Arc::new(simulated);
+        let (os, problem) = told(open(simulated.clone(), None, store, playing));
+        let power = SimulatedPower::new(simulated, os.clone());
         let found = Backend {
             room: "system".to_owned(),
             chosen: "simulated".to_owned(),

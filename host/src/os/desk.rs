@@ -202,6 +202,13 @@ impl OsDesk {
         self.worker.shared.news.subscribe()
     }
 
+    /// Has the thread look again at what there is: something has happened that the desk did not do.
+    pub fn look(&self) {
+        let shared = &self.worker.shared;
+        shared.set_about(&mut shared.lock(), Action::Look);
+        shared.wake.notify_all();
+    }
+
     /// Asks for something. What takes time is begun when this returns, and [`Self::view`] says how it goes. May block for
     /// as long as the disk takes to write a line.
     ///

@@ -49,6 +49,11 @@ pub enum PowerError {
 
 /// The machine's switch. Calls may block.
 pub trait Power: Send + Sync {
+    /// It only looks like a machine's; whoever asks is told so.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
     /// Why this cannot be done here; `None` if it can.
     fn unable(&self, verb: PowerVerb) -> Option<String>;
 

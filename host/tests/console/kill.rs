@@ -71,13 +71,13 @@ fn start(house: &House) -> Daemon {
     daemon
 }
 
-fn get(daemon: &mut Daemon, owner: &Owner, path: &str) -> Value {
+pub(crate) fn get(daemon: &mut Daemon, owner: &Owner, path: &str) -> Value {
     let answer = daemon.browser().ask("GET", &format!("/api/v1{path}"), &[&owner.cookie], "");
     assert_eq!(answer.status, 200, "{path}: {answer:?}");
     answer.json()
 }
 
-fn change(
+pub(crate) fn change(
     daemon: &mut Daemon,
     owner: &Owner,
     method: &str,
@@ -413,7 +413,7 @@ fn a_pairing_that_is_cut_leaves_nobody_trusted_and_can_be_begun_anew() {
 }
 
 /// The daemon with a simulated system.
-fn demonstrate(house: &House) -> Daemon {
+pub(crate) fn demonstrate(house: &House) -> Daemon {
     let mut command = Command::new(PROGRAM);
     command.stdout(Stdio::null());
     let mut daemon = house.start_by("", command, &["--demo"]);

@@ -9,6 +9,7 @@ mod boxed;
 mod browser;
 mod check;
 mod daemon;
+mod demo;
 mod follow;
 mod guide;
 mod kill;

@@ -33,6 +33,7 @@ async fn power(Mending(basics): Mending) -> Result<Json<PowerReport>, Problem> {
             restart: ability(PowerVerb::Restart),
             shutdown: ability(PowerVerb::Shutdown),
             sleep: ability(PowerVerb::Sleep),
+            simulated: basics.power.is_simulated(),
             streaming: basics.os.view().streaming,
         }
     })

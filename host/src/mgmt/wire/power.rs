@@ -12,6 +12,8 @@ pub struct PowerReport {
     pub shutdown: PowerAbility,
     /// Sleep until it is woken.
     pub sleep: PowerAbility,
+    /// It is a simulated machine (`serve --demo`), and the real one is never switched.
+    pub simulated: bool,
     /// Who streams, by the names of their devices: whom it would cut off.
     pub streaming: Vec<String>,
 }

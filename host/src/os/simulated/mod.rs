@@ -8,6 +8,7 @@
 //! Deliberately absent: signatures. What cannot be installed needs none; a script says when one is to be wrong.
 
 mod file;
+mod power;
 mod script;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use super::{Cancel, OsBackend, OsError, Presence};
 use crate::clock;
 
 pub use file::DiskFile;
+pub use power::SimulatedPower;
 pub use script::{Call, How, Mishap, Pace, Script, Verdict, demonstration, digest};
 
 /// A system on the simulated disk.
