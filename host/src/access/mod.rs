@@ -50,12 +50,14 @@ pub use hash::{HashCost, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Password, Passw
 pub use limits::{Allowance, CLAIM_LIMITS, LOGIN_LIMITS, LimitRules, Wait};
 pub use login::{LogIn, LoggedIn, LoginError, MAX_SESSIONS, Role, Session, SessionId};
 pub use password::{ChangePassword, PasswordChanged};
-pub use preseed::{Network, Preseed, PreseedError, PreseedOutcome};
+pub use preseed::{Preseed, PreseedError, PreseedOutcome};
 pub use presence::{Presence, Presses};
 pub use proof::{Nonce, OwnerProof, ProofError, ProofKey, ProofVerifier, Verb};
 pub use scope::{Scope, ScopeError, Scopes};
 pub use secret::{CLAIM_CODE_CHARS, ClaimSecret, RandomError, SecretText};
 pub use tokens::{MAX_TOKENS, NewToken, TokenError, TokenGrant, TokenInfo};
+
+pub use crate::store::PreparedNetwork;
 
 /// The longest detail of an entry of the audit log, in characters; the rest is cut off.
 const MAX_DETAIL_CHARS: usize = 256;

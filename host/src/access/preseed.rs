@@ -6,7 +6,8 @@
 //! if the host has an owner when it is found: a stick that stays in the machine must not bring its old token back when
 //! the claim is armed again.
 //!
-//! The network is handed on as it is: only an appliance has one to set.
+//! The network is kept with the claim until whoever can join networks has joined it: a host that dies in between has both
+//! or neither, and the passphrase leaves the store by one call only.
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 use super::claim::host_name;
 use super::secret::{SecretText, from_hex, new_code, sha256};
 use super::{Access, AccessError, Actor, Owned};
-use crate::store::StoredClaim;
+use crate::store::{PreparedNetwork, StoredClaim};
 
 /// The largest file, in bytes.
 const MAX_BYTES: usize = 16 * 1024;
@@ -27,17 +28,8 @@ const MAX_PASSPHRASE_BYTES: usize = 64;
 pub struct Preseed {
     digest: [u8; 32],
     name: String,
-    network: Option<Network>,
+    network: Option<PreparedNetwork>,
     token: Zeroizing<[u8; 16]>,
-}
-
-/// A Wi-Fi network to join.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Network {
-    /// Its name.
-    pub ssid: String,
-    /// Its passphrase; `None` if it is open.
-    pub passphrase: Option<Zeroizing<String>>,
 }
 
 /// Why a file prepares nothing.
@@ -76,11 +68,10 @@ pub enum PreseedError {
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PreseedOutcome {
-    /// It was taken; here is the network that it names. It is handed on once and not kept: a host that dies before it
-    /// has done something with it answers [`PreseedOutcome::Used`] from then on. Whoever joins it must mind that.
+    /// It was taken.
     Taken {
-        /// The network.
-        network: Option<Network>,
+        /// It names a network, which is kept: see [`Access::prepared_network`].
+        has_network: bool,
     },
     /// It was used before.
     Used,
@@ -116,11 +107,11 @@ impl Preseed {
         }
         let file: File = serde_json::from_slice(bytes)
             .map_err(|error| PreseedError::Malformed { line: error.line() })?;
-        let network = file.network.map(|network| Network {
+        let network = file.network.map(|network| PreparedNetwork {
             ssid: network.ssid,
             passphrase: network.passphrase.map(SecretText::into_inner),
         });
-        let fits = |network: &Network| {
+        let fits = |network: &PreparedNetwork| {
             let passphrase = network.passphrase.as_ref().map_or(0, |text| text.len());
             (1..=MAX_SSID_BYTES).contains(&network.ssid.len()) && passphrase <= MAX_PASSPHRASE_BYTES
         };
@@ -143,14 +134,9 @@ impl std::fmt::Debug for Preseed {
     }
 }
 
-impl std::fmt::Debug for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Network").field("ssid", &self.ssid).finish_non_exhaustive()
-    }
-}
-
 impl Access {
-    /// Takes what an owner prepared: the name, and the token in place of the one that was made. Once for each file.
+    /// Takes what an owner prepared: the name, the network, and the token in place of the one that was made. Once for each
+    /// file.
     ///
     /// # Errors
     /// The disk failed, or there is no randomness; the file was then not used, unless the error is
@@ -167,7 +153,8 @@ impl Access {
         let _writing = self.writing();
         let store = &self.inner.store;
         let mut outcome = Some(true);
-        let written = store.take_preseed(preseed.digest, &claim, &preseed.name, &audit);
+        let network = preseed.network.as_ref();
+        let written = store.take_preseed(preseed.digest, &claim, &preseed.name, network, &audit);
         let written = written.map(|taken| outcome = taken);
         // The code was drawn just now: no other claim has it.
         self.settle(written, || Ok(store.claim()?.as_ref() == Some(&claim)))?;
@@ -179,6 +166,24 @@ impl Access {
         self.state().owned = Owned::No { claim: claim.clone(), failures: 0 };
         self.changed();
         self.show(&claim);
-        Ok(PreseedOutcome::Taken { network: preseed.network.clone() })
+        Ok(PreseedOutcome::Taken { has_network: network.is_some() })
+    }
+
+    /// The network that was prepared and that nobody has joined yet. It stays until [`Access::network_joined`], over
+    /// restarts and whoever owns the host: it is the one of the house.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn prepared_network(&self) -> Result<Option<PreparedNetwork>, AccessError> {
+        Ok(self.inner.store.prepared_network()?)
+    }
+
+    /// The network that was prepared is joined, and kept by whoever joined it: it is forgotten here. May be said again.
+    ///
+    /// # Errors
+    /// The disk failed, and it may still be there.
+    pub fn network_joined(&self) -> Result<(), AccessError> {
+        let _writing = self.writing();
+        Ok(self.inner.store.forget_prepared_network()?)
     }
 }

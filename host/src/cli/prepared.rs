@@ -34,13 +34,13 @@ pub(super) fn take(file: &Path, access: &Access) -> Option<String> {
         Err(error) => return Some(format!("{shown}: {error}; nothing of it holds")),
     };
     match access.take_preseed(&prepared) {
-        Ok(PreseedOutcome::Taken { network: None }) => {
+        Ok(PreseedOutcome::Taken { has_network: false }) => {
             tracing::info!(file = %shown, "the prepared name and claim hold");
             None
         }
-        Ok(PreseedOutcome::Taken { network: Some(_) }) => Some(format!(
-            "the name and the claim in the prepared file {shown} hold, but not its network: this host cannot join one by \
-             itself; plug in a cable, or join it in the system's own settings"
+        Ok(PreseedOutcome::Taken { has_network: true }) => Some(format!(
+            "the name and the claim in the prepared file {shown} hold, but its network waits: it is kept until this host \
+             can join networks; until then plug in a cable, or join it in the system's own settings"
         )),
         Ok(PreseedOutcome::Used | PreseedOutcome::Claimed) => None,
         Err(error) => Some(format!("the prepared file {shown} was not taken: {error}")),
@@ -118,15 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_nobody_joins_is_told() {
-        let (problem, _) = told(
+    fn a_network_that_nobody_joins_is_told_and_kept() {
+        let (problem, store) = told(
             r#"{"name": "Den", "claim_secret": "00112233445566778899aabbccddeeff",
                 "network": {"ssid": "attic", "passphrase": "very secret"}}"#,
         );
         let problem = problem.unwrap();
         assert!(
-            problem.contains("but not its network") && !problem.contains("secret\""),
+            problem.contains("its network waits") && !problem.contains("very secret"),
             "{problem}"
         );
+        assert_eq!(store.prepared_network().unwrap().unwrap().ssid, "attic");
     }
 }

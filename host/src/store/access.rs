@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::audit::{AuditEntry, insert_audit};
+use super::network::{PreparedNetwork, replace_prepared_network};
 use super::revision::Part;
 use super::{Store, StoreError, sql};
 
@@ -237,8 +238,8 @@ impl Store {
         })
     }
 
-    /// Takes what an owner prepared: the name and the claim, if the host has no owner. `None` if it was consumed before,
-    /// else whether it was taken; it is consumed in both cases.
+    /// Takes what an owner prepared: the name, the claim and the network, if the host has no owner. `None` if it was
+    /// consumed before, else whether it was taken; it is consumed in both cases.
     ///
     /// # Errors
     /// The disk failed; nothing happened.
@@ -247,6 +248,7 @@ impl Store {
         digest: [u8; 32],
         claim: &StoredClaim,
         name: &str,
+        network: Option<&PreparedNetwork>,
         audit: &AuditEntry,
     ) -> Result<Option<bool>, StoreError> {
         let mut first = false;
@@ -260,6 +262,7 @@ impl Store {
                 )? == 1;
             if taken {
                 set_name(connection, name, audit.at)?;
+                replace_prepared_network(connection, network, audit.at)?;
                 insert_audit(connection, audit)?;
             }
             Ok(taken)

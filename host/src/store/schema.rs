@@ -18,7 +18,7 @@ use super::{StoreError, as_damaged};
 pub(super) struct Schema(pub(super) &'static [&'static str]);
 
 /// The schema of this daemon.
-pub(super) const SHIPPED: Schema = Schema(&[V1, V2, V3]);
+pub(super) const SHIPPED: Schema = Schema(&[V1, V2, V3, V4]);
 
 /// Identity and clients.
 pub(super) const V1: &str = "
@@ -159,6 +159,16 @@ CREATE TABLE os_event (
     at INTEGER NOT NULL,
     backend TEXT NOT NULL,
     event TEXT NOT NULL
+) STRICT;
+";
+
+/// The network that an owner prepared.
+pub(super) const V4: &str = "
+CREATE TABLE prepared_network (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    ssid TEXT NOT NULL,
+    passphrase TEXT,
+    kept_at INTEGER NOT NULL
 ) STRICT;
 ";
 

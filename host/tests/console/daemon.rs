@@ -88,7 +88,24 @@ impl Drop for Daemon {
 }
 
 /// Asks over the local socket.
-fn local(folder: &Path, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+pub(crate) fn local(
+    folder: &Path,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, serde_json::Value) {
+    let text = exchange(folder, method, path, body);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// All that is said to who reads this over the local socket.
+pub(crate) fn said(folder: &Path, path: &str) -> String {
+    exchange(folder, "GET", path, "")
+}
+
+fn exchange(folder: &Path, method: &str, path: &str, body: &str) -> String {
     let mut stream = UnixStream::connect(folder.join("run/host.sock")).unwrap();
     let length = body.len();
     let request = format!(
@@ -97,10 +114,7 @@ fn local(folder: &Path, method: &str, path: &str, body: &str) -> (u16, serde_jso
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    let text = String::from_utf8_lossy(&answer);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or_default())
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// The console's certificate, made before the daemon starts, so that the test knows what to trust.

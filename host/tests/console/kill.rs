@@ -13,9 +13,11 @@ use std::thread::{park_timeout, yield_now};
 use std::time::{Duration, Instant, SystemTime};
 
 use punktfunk_host::selftest::device::Device;
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 use super::browser::Answer;
+use super::daemon::local;
 use super::process::{Daemon, House, OURS, Owner, PASSWORD, PATIENCE, PROGRAM};
 
 /// When the daemon is killed.
@@ -265,13 +267,25 @@ fn the_end_of_a_token_and_a_viewer_s_password_that_are_cut_hold_or_do_not() {
     }
 }
 
+/// Whether a prepared file counts as used, as the next start would find it.
+fn is_used(house: &House) -> bool {
+    let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let database = Connection::open_with_flags(house.state().join("state.db"), read_only);
+    let used = database.and_then(|database| {
+        database.query_row("SELECT count(*) FROM consumed", [], |row| row.get::<_, u32>(0))
+    });
+    // The daemon may be opening it at this very moment.
+    used.is_ok_and(|used| used > 0)
+}
+
 #[test]
 #[ignore = "needs an unprivileged user"]
 fn a_prepared_file_that_is_cut_is_taken_by_the_next_start_or_was() {
     let secret = "5d41402abc4b2a76b9719d911017c592";
-    let prepared = json!({"name": "Den", "claim_secret": secret}).to_string();
-    // Killed when the first start has written something, and when it has written something more.
-    for changes in [1, 2] {
+    let network = json!({"ssid": "attic"});
+    let prepared = json!({"name": "Den", "claim_secret": secret, "network": network}).to_string();
+    // Killed when the first start has written something, and as soon as the file counts as used.
+    for until_used in [false, true] {
         let house = House::new();
         let file = house.path().join("prepared.json");
         fs::write(&file, &prepared).unwrap();
@@ -280,15 +294,11 @@ fn a_prepared_file_that_is_cut_is_taken_by_the_next_start_or_was() {
             command.stdout(Stdio::null());
             house.start_by("", command, &["--prepared", file.to_str().unwrap()])
         };
-        let mut seen = written(&house);
+        let before = written(&house);
         let mut daemon = start();
         let deadline = Instant::now() + PATIENCE;
-        let mut count = 0;
-        while count < changes && house.shown().is_none_or(|(token, _)| token != secret) {
+        while if until_used { !is_used(&house) } else { written(&house) == before } {
             assert!(Instant::now() < deadline, "it writes nothing");
-            let now = written(&house);
-            count += u32::from(now != seen);
-            seen = now;
             yield_now();
         }
         daemon.kill();
@@ -298,6 +308,8 @@ fn a_prepared_file_that_is_cut_is_taken_by_the_next_start_or_was() {
         let landing = daemon.ask("/api/v1/landing").json();
         assert_eq!((&landing["name"], &landing["claimed"]), (&json!("Den"), &json!(false)));
         assert_eq!(house.shown().unwrap().0, secret);
+        let (_, network) = local(house.path(), "GET", "/network", "");
+        assert_eq!(network["prepared"]["ssid"], "attic", "it comes with the claim: {network}");
         let ask = json!({"secret": secret, "name": "Den", "password": PASSWORD}).to_string();
         assert_eq!(daemon.browser().ask("POST", "/api/v1/claim", &[], &ask).status, 200);
     }

@@ -130,7 +130,9 @@ fn a_claim_is_armed_again_or_not_whatever_the_disk_says() {
 #[test]
 fn a_prepared_file_is_taken_or_not_whatever_the_disk_says() {
     let secret = "0123456789abcdef0123456789abcdef";
-    let text = format!(r#"{{"name":"Cellar","claim_secret":"{secret}"}}"#);
+    let text = format!(
+        r#"{{"name":"Cellar","claim_secret":"{secret}","network":{{"ssid":"home","passphrase":"12345678"}}}}"#
+    );
     let preseed = Preseed::parse(text.as_bytes()).unwrap();
     check(
         || {
@@ -140,11 +142,13 @@ fn a_prepared_file_is_taken_or_not_whatever_the_disk_says() {
         },
         |_, access| {
             let taken = access.take_preseed(&preseed)?;
-            assert_eq!(taken, PreseedOutcome::Taken { network: None });
+            assert_eq!(taken, PreseedOutcome::Taken { has_network: true });
             Ok(())
         },
         |house, access| {
             let is_taken = house.shown().unwrap().0 == secret;
+            let network = access.prepared_network().unwrap();
+            assert_eq!(network.is_some(), is_taken, "the network comes with the claim");
             if is_taken {
                 assert_eq!(access.take_preseed(&preseed).unwrap(), PreseedOutcome::Used);
             }
@@ -321,7 +325,7 @@ fn a_claim_that_cannot_be_shown_is_in_force_and_told() {
     let text = format!(r#"{{"name":"Cellar","claim_secret":"{secret}"}}"#);
     let preseed = Preseed::parse(text.as_bytes()).unwrap();
     let taken = access.take_preseed(&preseed).unwrap();
-    assert_eq!(taken, PreseedOutcome::Taken { network: None });
+    assert_eq!(taken, PreseedOutcome::Taken { has_network: false });
     assert_eq!(access.problems().len(), 1);
     assert!(access.claim(&attempt(&token, Some(HERE))).is_err());
     access.claim(&attempt(secret, Some(HERE))).unwrap();

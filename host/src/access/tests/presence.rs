@@ -49,8 +49,13 @@ fn a_prepared_file_counts_once() {
     );
     let preseed = Preseed::parse(text.as_bytes()).unwrap();
     let taken = access.take_preseed(&preseed).unwrap();
-    assert!(matches!(&taken, PreseedOutcome::Taken { network: Some(n) } if n.ssid == "home"));
-    assert!(!format!("{taken:?} {preseed:?}").contains("12345678"));
+    assert_eq!(taken, PreseedOutcome::Taken { has_network: true });
+    let network = access.prepared_network().unwrap().unwrap();
+    assert_eq!(
+        (&*network.ssid, network.passphrase.as_ref().unwrap().as_str()),
+        ("home", "12345678")
+    );
+    assert!(!format!("{taken:?} {preseed:?} {network:?}").contains("12345678"));
     assert_eq!(house.shown().unwrap().0, secret.to_lowercase());
     assert_eq!(access.take_preseed(&preseed).unwrap(), PreseedOutcome::Used);
     access.claim(&attempt(secret, Some(HERE))).unwrap();
@@ -60,7 +65,32 @@ fn a_prepared_file_counts_once() {
     access.rearm(&Presence::DangerousTest).unwrap();
     assert_eq!(access.take_preseed(&other).unwrap(), PreseedOutcome::Used);
     assert_eq!(access.take_preseed(&preseed).unwrap(), PreseedOutcome::Used);
+    drop(access);
+    let access = house.open();
+    assert_eq!(
+        access.prepared_network().unwrap(),
+        Some(network),
+        "it waits, whoever owns the host"
+    );
+    access.network_joined().unwrap();
+    assert_eq!(access.prepared_network().unwrap(), None);
     assert!(access.claim(&attempt(secret, None)).is_err(), "its old token is dead");
+}
+
+#[test]
+fn what_is_prepared_later_replaces_the_network_too() {
+    let house = House::new();
+    let access = house.open();
+    let prepare = |secret: &str, network: &str| {
+        let text = format!(r#"{{"name":"Cellar","claim_secret":"{secret}"{network}}}"#);
+        access.take_preseed(&Preseed::parse(text.as_bytes()).unwrap()).unwrap();
+        access.prepared_network().unwrap().map(|network| network.ssid)
+    };
+    let (one, other) = ("0123456789abcdef0123456789abcdef", "f123456789abcdef0123456789abcdef");
+    assert_eq!(prepare(one, r#","network":{"ssid":"open"}"#).as_deref(), Some("open"));
+    assert_eq!(access.prepared_network().unwrap().unwrap().passphrase, None);
+    assert_eq!(prepare(one, r#","network":{"ssid":"new"}"#).as_deref(), Some("new"));
+    assert_eq!(prepare(other, ""), None, "whoever prepares none wants none");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use axum::Json;
+use axum::extract::State;
 use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,7 +13,7 @@ use super::super::problem::Problem;
 use super::super::startup::{Always, Startup};
 use super::super::wire::Network;
 use super::blocking;
-use crate::access::Scope;
+use crate::access::{AccessError, Scope};
 use crate::machine::network::{self, Addresses};
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
@@ -22,17 +23,22 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
         .routes(allow(Need::Scope(Scope::System), routes!(join)))
 }
 
-/// Which interfaces there are, what is plugged in, and where the way out is.
+/// Which interfaces there are, what is plugged in, where the way out is, and which network was prepared and waits.
 #[utoipa::path(
     get,
     path = "/network",
     tag = "network",
     responses((status = 200, body = Network)),
 )]
-async fn network(always: Always) -> Result<Json<Network>, Problem> {
-    let read = || network::network(Path::new("/"), &Addresses::of_this_machine());
-    let network = blocking(read).await?;
-    Ok(Json(Network::of(network, always.local_name.get().cloned())))
+async fn network(always: Always, State(startup): State<Startup>) -> Result<Json<Network>, Problem> {
+    let access = startup.owners();
+    let read = move || {
+        let prepared = access.map_or(Ok(None), |access| access.prepared_network())?;
+        let network = network::network(Path::new("/"), &Addresses::of_this_machine());
+        Ok::<_, AccessError>((network, prepared.map(|prepared| prepared.ssid)))
+    };
+    let (network, prepared) = blocking(read).await??;
+    Ok(Json(Network::of(network, always.local_name.get().cloned(), prepared)))
 }
 
 /// Looks for Wi-Fi networks. Not available in this version: code `unavailable`.

@@ -73,10 +73,23 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub local_name: Option<String>,
+    /// A network that was prepared and that this host has not joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub prepared: Option<WaitingNetwork>,
     /// What keeps clients from reaching this host, and what to do, if anything does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub problem: Option<String>,
+}
+
+/// A network that was prepared before the first start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingNetwork {
+    /// Its name.
+    pub ssid: String,
+    /// What it waits for.
+    pub sentence: String,
 }
 
 /// A network interface.
@@ -159,8 +172,8 @@ impl From<Usage> for StorageFolder {
 }
 
 impl Network {
-    /// What was read, and the name that the host gave itself.
-    pub fn of(network: net::Network, local_name: Option<String>) -> Self {
+    /// What was read, the name that the host gave itself, and the name of the network that was prepared.
+    pub fn of(network: net::Network, local_name: Option<String>, prepared: Option<String>) -> Self {
         let problem = network.problem();
         let route =
             |route: net::Route| NetworkRoute { interface: route.interface, gateway: route.gateway };
@@ -168,6 +181,10 @@ impl Network {
             interfaces: network.interfaces.into_iter().map(NetworkInterface::from).collect(),
             routes: network.routes.into_iter().map(route).collect(),
             local_name,
+            prepared: prepared.map(|ssid| WaitingNetwork {
+                ssid,
+                sentence: "It is kept, and waits until this host can join networks.".to_owned(),
+            }),
             problem,
         }
     }
