@@ -17,8 +17,8 @@ use crate::identity::ConsoleIdentity;
 use crate::listen::{any_address, inherited};
 use crate::mgmt::wire::Listen;
 use crate::mgmt::{
-    About, Credentials, Failure, HostNames, HttpsLimits, HttpsOptions, HttpsServer, MgmtError,
-    MgmtOptions, MgmtServer, Nobody, Startup,
+    About, Credentials, Failure, HostNames, HttpsLimits, HttpsOptions, HttpsServer, LocalName,
+    MgmtError, MgmtOptions, MgmtServer, Nobody, Startup,
 };
 use crate::store::{Store, StoreError};
 
@@ -194,10 +194,10 @@ impl Doors {
     }
 
     /// How the console is opened, as of when it is asked: by the name that the network knows, and by address.
-    pub(super) fn addresses(&self, local_name: Arc<OnceLock<String>>) -> Addresses {
+    pub(super) fn addresses(&self, local_name: LocalName) -> Addresses {
         let (port, address) = (self.port, self.address.clone());
         Arc::new(move || {
-            let named = port.zip(local_name.get()).map(|(port, name)| match port {
+            let named = port.zip(local_name.newest()).map(|(port, name)| match port {
                 443 => format!("https://{}/", name.trim_end_matches('.')),
                 port => format!("https://{}:{port}/", name.trim_end_matches('.')),
             });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -14,12 +14,12 @@ use super::system::Playing;
 use crate::agent::AgentStarter;
 use crate::backup::{Backups, Strength};
 use crate::config::{Config, Encryption, Held, NotOffered};
-use crate::discovery::{self, Announcement, DiscoveryOptions, Responder};
+use crate::discovery::{Announcement, DiscoveryOptions, Responder};
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, SharedTuning};
 use crate::identity::Identity;
 use crate::machine::storage::{self, Folder, Purpose};
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
-use crate::mgmt::{Basics, Failure, MgmtHandles, Problems, Startup};
+use crate::mgmt::{Basics, Failure, LocalName, MgmtHandles, Problems, Startup};
 use crate::os::OsDesk;
 use crate::pairing::PairingDesk;
 use crate::session::apps::{LeftOut, of_config, offer};
@@ -61,8 +61,8 @@ pub(super) struct Preparation {
     pub(super) handed: Vec<u16>,
     pub(super) problems: Problems,
     pub(super) startup: Startup,
-    /// Set once the host is announced.
-    pub(super) local_name: Arc<OnceLock<String>>,
+    /// Told once the host is announced, and when it is announced by another name.
+    pub(super) local_name: LocalName,
 }
 
 /// The rooms of a host that streams.
@@ -142,11 +142,8 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     let hold = hold(&sessions, door.tuning(), displays, problems.clone());
     let settings = basics.settings.clone();
     tokio::task::spawn_blocking(move || settings.attach(hold)).await?;
-    let announcement = announce(&config, &identity, door.ports(), &problems).await?;
-    if announcement.is_some() {
-        // It is set once.
-        let _ = preparation.local_name.set(discovery::local_name(identity.host_id()));
-    }
+    let named = preparation.local_name;
+    let announcement = announce(&config, &identity, door.ports(), &problems, named).await?;
     let mut status = report(&config, &options.listen.to_string(), door.ports(), &rooms);
     status.listens.extend(preparation.console);
     let live = Live {
@@ -271,6 +268,7 @@ async fn announce(
     identity: &Identity,
     ports: Ports,
     problems: &Problems,
+    local_name: LocalName,
 ) -> anyhow::Result<Option<Announcement>> {
     if !config.discovery {
         return Ok(None);
@@ -280,7 +278,8 @@ async fn announce(
         host_id: identity.host_id().to_owned(),
         http_port: ports.http,
     };
-    let started = tokio::task::spawn_blocking(move || Announcement::start(&options)).await?;
+    let start = move || Announcement::start(&options, move |name| local_name.add(name));
+    let started = tokio::task::spawn_blocking(start).await?;
     if let Err(error) = &started {
         let sentence = format!(
             "clients will not find this host by themselves, add it by its address: {error}"

@@ -8,7 +8,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -31,7 +31,7 @@ use crate::config::{self, Config, ConfigDesk, Layers, Loaded};
 use crate::logbook::Logbook;
 use crate::machine::storage::{Folder, Purpose};
 use crate::mgmt::{
-    Always, Basics, Failure, Problems, SocketEnvironment, Stage, Startup, default_socket,
+    Always, Basics, Failure, LocalName, Problems, SocketEnvironment, Stage, Startup, default_socket,
 };
 use crate::pairing::{DeskMode, DeskOptions, PairingDesk, PairingEvent};
 
@@ -155,7 +155,7 @@ fn open(
     };
     let (basics, system) = beginning.basics(&playing);
     let credentials = doors::credentials(&memory);
-    let local_name = Arc::<OnceLock<String>>::default();
+    let local_name = LocalName::default();
     let mut startup = Startup::new(STEPS)
         .about(doors::about(&config, &memory.console, &credentials))
         .with_basics(basics.clone())
@@ -163,7 +163,7 @@ fn open(
             logbook,
             folders: state_dir.as_deref().map(folders_of).unwrap_or_default(),
             settings: config::in_force(&config).into(),
-            local_name: Arc::clone(&local_name),
+            local_name: local_name.clone(),
             problems: problems.clone(),
             appliance: config.appliance,
         });
@@ -193,7 +193,7 @@ fn open(
         handed: doors.handed.clone(),
         problems: problems.clone(),
         startup: startup.clone(),
-        local_name: Arc::clone(&local_name),
+        local_name: local_name.clone(),
     }));
     let attendant = memory.access.clone().filter(|_| loaded.config.appliance).map(|access| {
         Attending {

@@ -88,7 +88,7 @@ mod tests {
         let events = browser.browse(CONSOLE_TYPE).unwrap();
         let responder = ServiceDaemon::new_with_port(port).unwrap();
         let mut announcement =
-            Announcement::announce(responder, &options("Sofa"), Scope::Loopback).unwrap();
+            Announcement::announce(responder, &options("Sofa"), Scope::Loopback, |_| ()).unwrap();
         let mut console = ConsoleService {
             name: "Sofa".to_owned(),
             port: 47_990,

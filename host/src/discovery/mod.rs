@@ -3,7 +3,8 @@
 //! The service is `_nvstream._tcp.local.` with the plain HTTP port; clients read everything else over HTTP. Its
 //! addresses are those of all interfaces that are up, and follow them as they come and go. The host name in the record
 //! is our own (`punktfunk-xxxxxxxx.local.`), not the machine's: another responder (avahi) owns that one, and two
-//! responders for one name only make conflicts.
+//! responders for one name only make conflicts. Where another machine has even ours, the responder takes the next one
+//! (`punktfunk-xxxxxxxx-2.local.`), and whoever asked for the announcement is told.
 //!
 //! The owner's console is a service of its own at the same name ([`ConsoleService`]).
 //!
@@ -12,9 +13,12 @@
 
 mod console;
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mdns_sd::{DaemonStatus, IfKind, IfPredicate, ServiceDaemon, ServiceInfo};
+use mdns_sd::{
+    DaemonEvent, DaemonStatus, IfKind, IfPredicate, Receiver, ServiceDaemon, ServiceInfo,
+};
 
 pub use console::ConsoleService;
 
@@ -34,6 +38,9 @@ pub enum DiscoveryError {
     /// The responder did not start.
     #[error("cannot open the sockets for mDNS (UDP 5353): {0}")]
     Start(mdns_sd::Error),
+    /// The thread that hears of names did not start.
+    #[error("cannot start a thread for mDNS: {0}")]
+    Thread(std::io::Error),
     /// The service was refused.
     #[error("cannot announce the service over mDNS: {0}")]
     Announce(mdns_sd::Error),
@@ -56,6 +63,8 @@ pub struct Announcement {
     full_name: String,
     host_name: String,
     scope: Scope,
+    /// Hears by which name the host is announced; ends with the responder.
+    names: Option<JoinHandle<()>>,
     /// What is announced of the console, and the full name of that.
     console: Option<(ConsoleService, String)>,
 }
@@ -86,28 +95,41 @@ impl Announcement {
     }
 
     /// Announces the host on all interfaces but the loopback. Does not block; the work is on a thread of the
-    /// responder.
+    /// responder. `named` is told under which name, as people type it, and again when that is another one.
     ///
     /// # Errors
     /// See [`DiscoveryError`].
     // spec: gamestream 1.1
-    pub fn start(options: &DiscoveryOptions) -> Result<Self, DiscoveryError> {
+    pub fn start(
+        options: &DiscoveryOptions,
+        named: impl Fn(String) + Send + 'static,
+    ) -> Result<Self, DiscoveryError> {
         let responder = ServiceDaemon::new().map_err(DiscoveryError::Start)?;
-        Self::announce(responder, options, Scope::Network)
+        Self::announce(responder, options, Scope::Network, named)
     }
 
     fn announce(
         responder: ServiceDaemon,
         options: &DiscoveryOptions,
         scope: Scope,
+        named: impl Fn(String) + Send + 'static,
     ) -> Result<Self, DiscoveryError> {
         let host_name = host_name(&options.host_id);
         let service = service(options, &host_name, scope).map_err(DiscoveryError::Announce)?;
         let full_name = service.get_fullname().to_owned();
+        // Listened to before there is anything to hear.
+        let events = responder.monitor();
         let announced = scope.limit(&responder).and_then(|()| responder.register(service));
         // Made before the result is looked at, so that a responder is never left running.
-        let announcement = Self { responder, full_name, host_name, scope, console: None };
+        let mut announcement =
+            Self { responder, full_name, host_name, scope, names: None, console: None };
         announced.map_err(DiscoveryError::Announce)?;
+        let events = events.map_err(DiscoveryError::Announce)?;
+        named(typed(&announcement.host_name));
+        let own = announcement.host_name.clone();
+        let names = std::thread::Builder::new().name("pf-names".to_owned());
+        let names = names.spawn(move || hear_names(&events, &own, &named));
+        announcement.names = Some(names.map_err(DiscoveryError::Thread)?);
         tracing::info!(
             service = announcement.full_name,
             host = announcement.host_name,
@@ -132,21 +154,26 @@ impl Announcement {
         drop(self);
     }
 
-    fn farewell(&self) -> mdns_sd::Result<()> {
+    /// Says farewell; whether the responder has ended by now.
+    fn farewell(&self) -> mdns_sd::Result<bool> {
         // A step that takes too long is left behind: the records run out by themselves.
         if let Some((_, console)) = &self.console {
             let _ = self.responder.unregister(console)?.recv_timeout(FAREWELL_TIMEOUT);
         }
         let _ = self.responder.unregister(&self.full_name)?.recv_timeout(FAREWELL_TIMEOUT);
-        let _ = self.responder.shutdown()?.recv_timeout(FAREWELL_TIMEOUT);
-        Ok(())
+        Ok(self.responder.shutdown()?.recv_timeout(FAREWELL_TIMEOUT).is_ok())
     }
 }
 
 impl Drop for Announcement {
     fn drop(&mut self) {
-        if let Err(error) = self.farewell() {
-            tracing::debug!(%error, "the mDNS responder ended before its farewell");
+        match self.farewell() {
+            Ok(true) => {
+                // It ends with the responder; a panic in it was reported.
+                let _ = self.names.take().map(JoinHandle::join);
+            }
+            Ok(false) => tracing::debug!("the mDNS responder takes too long to end"),
+            Err(error) => tracing::debug!(%error, "the mDNS responder ended before its farewell"),
         }
     }
 }
@@ -206,9 +233,29 @@ fn instance_name(name: &str) -> String {
     if label.is_empty() { FALLBACK_NAME.to_owned() } else { label.to_owned() }
 }
 
-/// The name under which an announced host is found, as people type it.
-pub fn local_name(host_id: &str) -> String {
-    host_name(host_id).trim_end_matches('.').to_owned()
+/// Tells of each other name that the responder took for this one, until it ends.
+fn hear_names(events: &Receiver<DaemonEvent>, own: &str, named: &impl Fn(String)) {
+    let mut told = typed(own);
+    while let Ok(event) = events.recv() {
+        // One for each record of each link.
+        if let DaemonEvent::NameChange(change) = event
+            && change.original.eq_ignore_ascii_case(own)
+            && typed(&change.new_name) != told
+        {
+            let name = typed(&change.new_name);
+            told.clone_from(&name);
+            tracing::warn!(
+                name,
+                "another machine has this host's name; it is announced by this one"
+            );
+            named(name);
+        }
+    }
+}
+
+/// A host name as people type it.
+fn typed(host_name: &str) -> String {
+    host_name.trim_end_matches('.').to_owned()
 }
 
 fn host_name(host_id: &str) -> String {
@@ -237,10 +284,7 @@ mod tests {
     }
 
     /// The next event that `pick` wants, within half a minute.
-    pub(super) fn next<T>(
-        events: &Receiver<ServiceEvent>,
-        pick: impl Fn(ServiceEvent) -> Option<T>,
-    ) -> T {
+    pub(super) fn next<E, T>(events: &Receiver<E>, pick: impl Fn(E) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let event = events.recv_deadline(deadline).expect("no such event in 30 s");
@@ -259,7 +303,7 @@ mod tests {
         let events = browser.browse(SERVICE_TYPE).unwrap();
         let responder = ServiceDaemon::new_with_port(port).unwrap();
         let announcement =
-            Announcement::announce(responder, &options("Wohnzimmer-PC ü"), scope).unwrap();
+            Announcement::announce(responder, &options("Wohnzimmer-PC ü"), scope, |_| ()).unwrap();
         assert_eq!(announcement.full_name(), "Wohnzimmer-PC ü._nvstream._tcp.local.");
         let alive = announcement.responder();
         assert!(alive.runs());
@@ -281,6 +325,34 @@ mod tests {
         });
         assert_eq!(gone, full_name);
         browser.shutdown().unwrap();
+    }
+
+    #[test]
+    fn a_host_whose_name_another_machine_has_takes_the_next_and_says_so() {
+        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let other = ServiceDaemon::new_with_port(port).unwrap();
+        Scope::Loopback.limit(&other).unwrap();
+        let told = other.monitor().unwrap();
+        let (own, there) = ("punktfunk-3f2b8c1e.local.", "127.9.9.9");
+        let mut service =
+            ServiceInfo::new("_other._tcp.local.", "Other", own, there, 1, None).unwrap();
+        service.set_interfaces(vec![Scope::Loopback.interfaces()]);
+        other.register(service).unwrap();
+        next(&told, |event| matches!(event, DaemonEvent::Announce(..)).then_some(()));
+
+        let responder = ServiceDaemon::new_with_port(port).unwrap();
+        let (name, names) = std::sync::mpsc::channel();
+        let named = move |now: String| drop(name.send(now));
+        let announcement =
+            Announcement::announce(responder, &options("Sofa"), Scope::Loopback, named).unwrap();
+        let named = || names.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(named(), "punktfunk-3f2b8c1e.local");
+        assert_eq!(named(), "punktfunk-3f2b8c1e-2.local");
+        announcement.stop();
+        let after = std::iter::from_fn(|| Some(names.try_recv())).find_map(Result::err);
+        let ended = Some(std::sync::mpsc::TryRecvError::Disconnected);
+        assert_eq!(after, ended, "who hears of names ends with the announcement");
+        other.shutdown().unwrap();
     }
 
     // spec: gamestream 13 item 1
@@ -307,7 +379,7 @@ mod tests {
         assert_eq!(instance_name(" Sofa. "), "Sofa");
         assert_eq!(instance_name("..."), FALLBACK_NAME);
         assert_eq!(host_name("AB-cd"), "punktfunk-abcd.local.");
-        assert_eq!(local_name("AB-cd"), "punktfunk-abcd.local");
+        assert_eq!(typed("punktfunk-abcd.local."), "punktfunk-abcd.local");
     }
 
     proptest! {

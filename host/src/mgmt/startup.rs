@@ -8,7 +8,7 @@
 //! may look.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::MgmtHandles;
 use super::feed::Feed;
 use super::guard::{Credentials, Nobody};
+use super::local_name::LocalName;
 use super::problem::Problem;
 use super::problems::Problems;
 use crate::access::Access;
@@ -69,7 +70,7 @@ pub struct Always {
     /// The folders that the product writes to.
     pub folders: Vec<Folder>,
     /// The name under which this host is found without a name server, once it is.
-    pub local_name: Arc<OnceLock<String>>,
+    pub local_name: LocalName,
     /// What is wrong.
     pub problems: Problems,
     /// The machine is a punktfunk box.
@@ -196,8 +197,8 @@ impl Startup {
     }
 
     /// The name under which this host is found without a name server, once it is.
-    pub fn local_name(&self) -> Arc<OnceLock<String>> {
-        Arc::clone(&self.always.local_name)
+    pub fn local_name(&self) -> LocalName {
+        self.always.local_name.clone()
     }
 
     /// The owner's door, where there is one.

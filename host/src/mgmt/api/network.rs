@@ -38,7 +38,7 @@ async fn network(always: Always, State(startup): State<Startup>) -> Result<Json<
         Ok::<_, AccessError>((network, prepared.map(|prepared| prepared.ssid)))
     };
     let (network, prepared) = blocking(read).await??;
-    Ok(Json(Network::of(network, always.local_name.get().cloned(), prepared)))
+    Ok(Json(Network::of(network, always.local_name.newest(), prepared)))
 }
 
 /// Looks for Wi-Fi networks. Not available in this version: code `unavailable`.

@@ -6,12 +6,12 @@
 //! is one, must be ours. Names are compared as a whole and in small letters; nothing is resolved.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
 
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
+use super::super::local_name::LocalName;
 use super::super::problem::Problem;
 use crate::identity::label;
 
@@ -26,7 +26,7 @@ const HTTPS_PORT: u16 = 443;
 #[derive(Debug, Clone, Default)]
 pub struct HostNames {
     known: Vec<String>,
-    announced: Arc<OnceLock<String>>,
+    announced: LocalName,
 }
 
 impl HostNames {
@@ -43,12 +43,12 @@ impl HostNames {
             names.push(machine);
         }
         names.extend(more.iter().map(|name| plain(name)));
-        Self { known: names, announced: Arc::default() }
+        Self { known: names, announced: LocalName::default() }
     }
 
-    /// The same, and the name under which the host is announced to the network, once it is.
+    /// The same, and the names under which the host is announced to the network, once it is.
     #[must_use]
-    pub fn announced_as(self, announced: Arc<OnceLock<String>>) -> Self {
+    pub fn announced_as(self, announced: LocalName) -> Self {
         Self { announced, ..self }
     }
 
@@ -63,8 +63,7 @@ impl HostNames {
             }
             Err(_) => {
                 let asked = plain(host);
-                self.known.contains(&asked)
-                    || self.announced.get().is_some_and(|name| plain(name) == asked)
+                self.known.contains(&asked) || self.announced.any(|name| plain(name) == asked)
             }
         }
     }
@@ -253,15 +252,19 @@ mod tests {
     }
 
     #[test]
-    fn the_name_that_is_announced_is_one_of_ours_from_then_on() {
-        let announced = Arc::<OnceLock<String>>::default();
-        let names = names().announced_as(Arc::clone(&announced));
+    fn the_names_that_are_announced_are_ours_from_then_on() {
+        let announced = LocalName::default();
+        let names = names().announced_as(announced.clone());
         let local = "10.0.0.2".parse().unwrap();
         let asked = |host: &str| check_host(&parts("/", &[("host", host)]), &names, local).is_ok();
         assert!(!asked("punktfunk-1a2b3c4d.local"));
-        announced.set("punktfunk-1a2b3c4d.local".to_owned()).unwrap();
+        announced.add("punktfunk-1a2b3c4d.local".to_owned());
         assert!(asked("punktfunk-1a2b3c4d.local:47990") && asked("PUNKTFUNK-1a2b3c4d.local."));
         assert!(!asked("punktfunk-1a2b3c4e.local") && asked("sofa.local"));
+        // Another machine on one link has that name; on another it may still be ours.
+        announced.add("punktfunk-1a2b3c4d-2.local".to_owned());
+        assert!(asked("punktfunk-1a2b3c4d-2.local:47990") && asked("punktfunk-1a2b3c4d.local"));
+        assert!(!asked("punktfunk-1a2b3c4d-3.local"));
     }
 
     #[test]
