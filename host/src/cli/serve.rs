@@ -73,8 +73,9 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let remembered = remember(arguments, config).await?;
     let (opened, preparing) = open(arguments, remembered, logbook)?;
-    let Opened { doors, startup, pairing, found, attendant } = opened;
-    let host = watch(preparing, &startup, &pairing, &mut signals, arguments, &doors, &found).await;
+    let Opened { doors, startup, pairing, mut found, attendant } = opened;
+    let host =
+        watch(preparing, &startup, &pairing, &mut signals, arguments, &doors, &mut found).await;
 
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     if arguments.foreground {
@@ -208,12 +209,8 @@ fn open(
         }
         .begin()
     });
-    let found = super::found::Found {
-        name,
-        port: doors.port,
-        fingerprint: memory.console.fingerprint().to_string(),
-        access: memory.access,
-    };
+    let fingerprint = memory.console.fingerprint().to_string();
+    let found = super::found::Found::new(name, doors.port, fingerprint, memory.access.as_ref());
     Ok((Opened { doors, startup, pairing, found, attendant }, preparing))
 }
 
@@ -294,7 +291,7 @@ async fn watch(
     signals: &mut Signals,
     arguments: &ServeArguments,
     doors: &Doors,
-    found: &super::found::Found,
+    found: &mut super::found::Found,
 ) -> Option<Host> {
     /// A start that hangs does not keep the host from ending.
     const PREPARE_LIMIT: Duration = Duration::from_secs(15);
@@ -313,6 +310,9 @@ async fn watch(
             }
             _ = watchdog.tick() => {
                 feed_watchdog(is_starting);
+                host.iter_mut().for_each(|host| found.show(&mut host.announcement));
+            }
+            () = found.changed() => {
                 host.iter_mut().for_each(|host| found.show(&mut host.announcement));
             }
             _ = tidying.tick() => {
