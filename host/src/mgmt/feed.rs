@@ -121,7 +121,7 @@ struct Seen {
 
 impl Watch {
     fn new(startup: Startup) -> Self {
-        let (stage, host) = (startup.changes(), startup.handles().ok().map(Seen::new));
+        let (stage, host) = (startup.changes(), Seen::of(&startup));
         let kept = startup.store().map(Kept::new);
         Self { stage, startup, host, kept }
     }
@@ -135,7 +135,7 @@ impl Watch {
                     if changed.is_err() {
                         return;
                     }
-                    self.host = self.startup.handles().ok().map(Seen::new);
+                    self.host = Seen::of(&self.startup);
                     self.kept = self.kept.or_else(|| self.startup.store().map(Kept::new));
                     vec![Event::Stage { stage: self.startup.stage().into() }]
                 }
@@ -144,7 +144,7 @@ impl Watch {
                     if self.startup.feed().is_left() {
                         return;
                     }
-                    let mut told = self.host.as_mut().map(Seen::look).unwrap_or_default();
+                    let mut told = self.host.as_mut().map(|host| host.look(&self.startup)).unwrap_or_default();
                     told.extend(self.kept.as_mut().map(Kept::look).unwrap_or_default());
                     told
                 }
@@ -197,18 +197,20 @@ impl Kept {
 }
 
 impl Seen {
-    fn new(handles: MgmtHandles) -> Self {
+    /// The host as it is, if it is put together.
+    fn of(startup: &Startup) -> Option<Self> {
+        let handles = startup.handles().ok()?;
         let sessions = sessions(&handles);
-        let problems = (handles.status)().problems;
-        Self { desk: handles.desk.events(), handles, sessions, problems }
+        let problems = startup.report(&handles).problems;
+        Some(Self { desk: handles.desk.events(), handles, sessions, problems })
     }
 
     /// What is other than at the last look.
-    fn look(&mut self) -> Vec<Event> {
+    fn look(&mut self, startup: &Startup) -> Vec<Event> {
         let now = sessions(&self.handles);
         let mut told = changes(&self.sessions, &now);
         self.sessions = now;
-        let problems = (self.handles.status)().problems;
+        let problems = startup.report(&self.handles).problems;
         if problems != self.problems {
             self.problems.clone_from(&problems);
             told.push(Event::Problems { problems });

@@ -21,6 +21,7 @@ use super::guard::{Credentials, Nobody};
 use super::local_name::LocalName;
 use super::problem::Problem;
 use super::problems::Problems;
+use super::wire::StatusReport;
 use crate::access::Access;
 use crate::backup::Backups;
 use crate::config::ConfigDesk;
@@ -204,6 +205,19 @@ impl Startup {
     /// The owner's door, where there is one.
     pub(super) fn owners(&self) -> Option<Access> {
         self.access.clone()
+    }
+
+    /// How the host is doing, with what its owner's door has to tell: whoever tells of problems asks here.
+    pub(super) fn report(&self, handles: &MgmtHandles) -> StatusReport {
+        let mut report = (handles.status)();
+        report.problems.extend(self.access.iter().flat_map(Access::problems));
+        report
+    }
+
+    /// What is wrong with a host that could not be put together, beside the reason for that.
+    pub(super) fn also_wrong(&self) -> Vec<String> {
+        let own = self.access.iter().flat_map(Access::problems);
+        self.always.problems.all().into_iter().chain(own).collect()
     }
 
     /// What the host remembers, if it can be read.

@@ -46,7 +46,7 @@ pub(super) async fn landing(State(startup): State<Startup>) -> Json<Landing> {
 async fn health(State(startup): State<Startup>) -> (StatusCode, Json<Health>) {
     let (problems, detail) = match (startup.stage(), startup.handles()) {
         (startup::Stage::Ready, Ok(handles)) => {
-            let problems = (handles.status)().problems.len();
+            let problems = startup.report(&handles).problems.len();
             if handles.sessions.codecs().is_empty() {
                 (problems, "No stream is possible: no encoder works here. The owner can see why.")
             } else if handles.sessions.apps().is_empty() {

@@ -193,8 +193,8 @@ async fn bundle(
         let all = logbook::Query { limit: usize::MAX, ..logbook::Query::default() };
         bundle::pack(&Contents {
             status: match rooms {
-                Ok(Rooms(handles)) => Ok((handles.status)()),
-                Err(problem) => Err(problem.with_also(&always.problems.all()).detail().to_owned()),
+                Ok(Rooms(handles)) => Ok(startup.report(&handles)),
+                Err(problem) => Err(problem.with_also(&startup.also_wrong()).detail().to_owned()),
             },
             findings: basics.as_ref().map(|basics| basics.examiner.findings()).unwrap_or_default(),
             host_names: [Some(about.name.clone()), facts::machine_name(Path::new("/"))]

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
@@ -20,9 +21,11 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::super::super::MgmtHandles;
+use super::super::super::feed::Feed;
 use super::super::super::guard::{Caller, Credentials as _, Standing, Who};
 use super::super::super::patience::Stays;
 use super::super::super::startup::Startup;
+use super::super::super::wire::Event;
 use super::super::router;
 use crate::access::{Access, AccessOptions, Presence, Scope, Scopes};
 use crate::agent::{Local, ProfileNumber};
@@ -41,6 +44,8 @@ struct Host {
     folder: TempDir,
     runtime: Runtime,
     access: Access,
+    store: Store,
+    startup: Startup,
     router: Router,
 }
 
@@ -59,11 +64,12 @@ impl Host {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let options = AccessOptions::of_machine(folder.path().to_owned());
         let store = Store::open(folder.path()).unwrap();
-        let access = Access::open(store, options.dangerous_with_cheap_hashes()).unwrap();
+        let access = Access::open(store.clone(), options.dangerous_with_cheap_hashes()).unwrap();
         let startup = Startup::new(&["waking up"]).with_access(access.clone());
         let runtime = Runtime::new().unwrap();
         let from = Cell::new(IpAddr::from([192, 0, 2, 7]));
-        Self { from, folder, runtime, access, router: router(startup) }
+        let router = router(startup.clone());
+        Self { from, folder, runtime, access, store, startup, router }
     }
 
     /// The same, with the rooms of a host that is complete; their store is another one.
@@ -80,7 +86,8 @@ impl Host {
         });
         let store = Store::open(&folder.join("state")).unwrap();
         let startup = Startup::complete(MgmtHandles::bare(desk, store, Arc::new(sessions)));
-        Self { router: router(startup.with_access(self.access.clone())), ..self }
+        let startup = startup.with_access(self.access.clone());
+        Self { router: router(startup.clone()), startup, ..self }
     }
 
     /// Calls as `who`, from an address unless it is somebody on the host.
@@ -143,6 +150,35 @@ impl Host {
 /// The name and the value of the cookie that was set.
 fn pair(answer: &Answer) -> String {
     answer.cookie.as_ref().unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_login_that_could_not_be_kept_is_told_to_who_asks_and_to_who_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
+    let host = Host::new().with_rooms(folder.path(), desk);
+    host.claimed();
+    let problems = || {
+        let status = host.call(Who::Owner, Method::GET, "/status", None, Value::Null);
+        let health = host.anonymous(Method::GET, "/health", Value::Null);
+        (status.body["problems"].clone(), health.body["problems"].as_u64().unwrap())
+    };
+    assert_eq!(problems(), (json!([]), 0));
+    let mut events = host.runtime.block_on(async { Feed::follow(&host.startup) });
+    host.store.refuse_writes_for_test(true);
+    let login = host.anonymous(Method::POST, "/session", json!({ "password": PASSWORD }));
+    assert_eq!((login.status, &login.body["lasts"]), (StatusCode::OK, &json!(false)));
+    let told = host.runtime.block_on(async {
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(30), events.recv());
+            let next = next.await.expect("it is told within a second").unwrap();
+            if let Event::Problems { problems } = &*next.event {
+                return problems.clone();
+            }
+        }
+    });
+    assert!(told.len() == 1 && told[0].starts_with("1 login(s)"), "{told:?}");
+    assert_eq!(problems(), (json!(told), 1));
 }
 
 #[test]
