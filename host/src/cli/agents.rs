@@ -51,7 +51,52 @@ impl Agents {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+
     use super::*;
+
+    /// What is wrong where the launcher keeps programs of sessions from the ports `fenced`, and the service manager has
+    /// opened the ports `handed`.
+    fn problem(config: &Config, fenced: &[u16], handed: &[u16]) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("launcher.sock");
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&socket, 1).unwrap();
+        let listener = UnixListener::from(socket);
+        let fenced: Vec<String> = fenced.iter().map(u16::to_string).collect();
+        let launcher = std::thread::spawn(move || {
+            let (mut host, _): (UnixStream, _) = listener.accept().unwrap();
+            let mut asked = [0; 64];
+            let count = host.read(&mut asked).unwrap();
+            host.write_all(format!("ok {}", fenced.join(",")).as_bytes()).unwrap();
+            asked[..count].to_vec()
+        });
+        let mut config = config.clone();
+        config.launcher.socket = path;
+        let agents = Agents::choose(&config, "/nonexistent/run".into(), handed);
+        assert_eq!(launcher.join().unwrap(), b"status");
+        agents.problem
+    }
+
+    #[test]
+    fn programs_may_reach_neither_the_host_s_ports_nor_those_that_were_handed_to_it() {
+        let config = Config::default();
+        let mut own = config.gamestream.ports().to_vec();
+        own.push(config.console_port());
+        assert_eq!(problem(&config, &own, &[]), None);
+        let some = [&own[..], &[443]].concat();
+        let told = problem(&config, &some, &[443, 80]).unwrap();
+        assert!(told.contains("own ports 80: name them"), "{told}");
+        let all = [&some[..], &[80]].concat();
+        assert_eq!(problem(&config, &all, &[443, 80]), None);
+        let told = problem(&config, &own[..own.len() - 1], &[]).unwrap();
+        assert!(told.contains(&format!("own ports {}: name", config.console_port())), "{told}");
+    }
 
     fn choose(isolation: Isolation, socket: &std::path::Path) -> Agents {
         let mut config = Config::default();

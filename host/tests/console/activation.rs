@@ -3,9 +3,14 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+
 use super::browser::Browser;
+use super::daemon::local;
 use super::process::{House, PROGRAM};
 
 #[test]
@@ -22,7 +27,10 @@ fn the_ports_below_1024_come_from_a_service_manager_and_survive_that_the_host_be
     manager.args(["-c", MANAGER, "sh"]).arg(PROGRAM);
     manager.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "https:http-redirect");
     manager.stdin(OwnedFd::from(https)).stdout(OwnedFd::from(plain)).stderr(Stdio::inherit());
-    let mut daemon = house.start_by("", manager, &[]);
+    let socket = house.path().join("launcher.sock");
+    fence_nothing(&socket);
+    let more = format!("sessions.isolation = \"required\"\nlauncher.socket = {socket:?}\n");
+    let mut daemon = house.start_by(&more, manager, &[]);
 
     // Its own port opens as ever; whoever asks at the other two waits in their queues until the host serves them.
     assert_eq!(daemon.ask("/api/v1/landing").status, 200);
@@ -35,4 +43,32 @@ fn the_ports_below_1024_come_from_a_service_manager_and_survive_that_the_host_be
     let said = said.to_ascii_lowercase();
     assert!(said.starts_with("http/1.1 308"), "{said}");
     assert!(said.contains("location: https://localhost/pair?x=1\r\n"), "{said}");
+
+    // They are the host's own ports, too, from which the launcher is to keep programs of sessions.
+    assert_eq!(daemon.stage()["stage"], "ready");
+    let (_, status) = local(house.path(), "GET", "/status", "");
+    let problems = status["problems"].to_string();
+    for port in [at.port(), plain_at.port()] {
+        assert!(
+            problems.contains("own ports") && problems.contains(&port.to_string()),
+            "{problems}"
+        );
+    }
+}
+
+/// A launcher that keeps programs of sessions from no port of ours, and starts none. It ends with this test's process.
+fn fence_nothing(path: &Path) {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    rustix::net::listen(&socket, 1).unwrap();
+    let listener = UnixListener::from(socket);
+    std::thread::spawn(move || {
+        for host in listener.incoming() {
+            let (mut host, mut asked) = (host.unwrap(), [0; 64]);
+            let count = host.read(&mut asked).unwrap();
+            let answer = if &asked[..count] == b"status" { "ok 1" } else { "no not here" };
+            host.write_all(answer.as_bytes()).unwrap();
+        }
+    });
 }
