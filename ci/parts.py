@@ -21,7 +21,8 @@ TARGET = Path(os.environ["CARGO_TARGET_DIR"])
 CACHE = Path(os.environ["PUNKTFUNK_CACHE"])
 ARTEFACTS = ROOT / "target" / "ci"
 STOCK_CLIENT = ROOT / "host" / "tests" / "stock_client"
-ALL = ["lint", "unit", "stream"]
+BOX = ROOT / "image" / "tests"
+ALL = ["lint", "unit", "stream", "vm"]
 # Of each fuzz target, in a full run.
 FUZZ_SECONDS = int(os.environ.get("PUNKTFUNK_FUZZ_SECONDS", "600"))
 # Tests whose `#[ignore]` ends so need a compositor, which refuses root.
@@ -143,6 +144,26 @@ def stream(long):
         run(["sudo", "chown", "-R", f"{os.getuid()}:{os.getgid()}", results])
 
 
+def vm(long):
+    image = ARTEFACTS / "image"
+    run([ROOT / "ci" / "image", "--raw", "--out", image], name="the image of the box")
+    results = ARTEFACTS / "vm"
+    as_root = [] if os.getuid() == 0 else ["sudo"]
+    run([*as_root, "rm", "-rf", results])
+    results.mkdir(parents=True)
+    built = json.loads((image / "image.json").read_text())
+    raw = image / f"punktfunk-{built['version']}-{built['flavour']}.raw"
+    try:
+        run([*as_root, python_with_stock_client(), "-B", "-m", "pytest", BOX, "-v", "-x", "-p", "no:cacheprovider",
+             "--rootdir", ROOT, "--image", raw, "--repo", CACHE / "image" / "repo", "--os-program",
+             ROOT / "target" / "debug" / "punktfunk-os", "--artefacts", results,
+             *([] if long else ["-m", "not long"])], name="the tests of the box")
+    finally:
+        run([*as_root, "chown", "-R", f"{os.getuid()}:{os.getgid()}", results, image])
+        # 8 GiB that are mostly holes, and made anew in seconds.
+        raw.unlink(missing_ok=True)
+
+
 def fuzz(long):
     run([ROOT / "ci" / "fuzz", "all", FUZZ_SECONDS if long else 60], name="the search for input that breaks a parser")
 
@@ -162,9 +183,10 @@ def python_with_stock_client():
 
 
 def main(words):
-    long = "full" in words
+    long = "full" in words or "vm-full" in words
     known = [*ALL, "fuzz"]
-    wanted = known if long else ALL if not words or "all" in words else [part for part in known if part in words]
+    wanted = known if "full" in words else ALL if not words or "all" in words else [
+        part for part in known if part in words or f"{part}-full" in words]
     rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.split()[1]
     print(f"ci/test: {', '.join(wanted)}{' with the long cases' if long else ''}; Rust {rust}; "
           f"cache {TARGET}", flush=True)
@@ -192,7 +214,7 @@ def main(words):
 
 def report(outcomes, rust):
     """Writes and prints the result of a full run as JSON: the parts, and what the tests measured."""
-    measured = [ARTEFACTS / "stream" / "measured.json", *sorted((ARTEFACTS / "unit").glob("*.json"))]
+    measured = [*(ARTEFACTS / part / "measured.json" for part in ("stream", "vm")), *sorted((ARTEFACTS / "unit").glob("*.json"))]
     searched = ARTEFACTS / "fuzz" / "result.json"
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     result = {

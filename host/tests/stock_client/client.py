@@ -49,6 +49,7 @@ def main():
         ("card", play_card, ("config", "address", "out", "seconds", "fps")),
         ("desktop", play_desktop, ("config", "address", "out", "seconds")),
         ("measure", measure, ("config", "address", "seconds", "width", "height", "fps")),
+        ("glance", glance_at_card, ("config", "address", "out", "seconds", "width", "height", "fps")),
         ("look", look_at_desktop, ("config", "address", "out", "seconds")),
         ("count", count_pictures, ("config", "address", "out", "seconds", "title", "fps")),
         ("begin", begin_app, ("config", "address", "title")),
@@ -299,6 +300,24 @@ def measure(config, address, seconds, width, height, fps):
     stream = Stream(connected(config, address), "Test card", lambda frame: None, (width, height, fps), 10_000)
     stream.run(seconds)
     summary = stream.summary()
+    stream.stop()
+    return summary
+
+
+def glance_at_card(config, address, out, seconds, width, height, fps):
+    """Plays the Test card, in a mode that may be too small for its numbers, until it was seen to move, and keeps the
+    last picture."""
+    first, moved = [], []
+
+    def look(frame):
+        small = card.luma(frame.data)
+        first[:] = first or [small]
+        moved.append(float((np.abs(small - first[0]) > 40).mean()))
+
+    stream = Stream(connected(config, address), "Test card", look, (width, height, fps), 2000)
+    stream.run(seconds, lambda: stream.pictures >= 20 and max(moved) > 0.001)
+    stream.save(Path(out) / "card.png")
+    summary = stream.summary() | {"moved": max(moved, default=0.0)}
     stream.stop()
     return summary
 

@@ -1,0 +1,272 @@
+"""The story of a box: it is switched on, claimed, paired and played from; it gets a better version and a broken one."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import STOCK_CLIENT
+from home import BOX, wait_for
+from network import inside
+from owner import Refused
+
+# Software emulation on two busy cores is thirty times slower than a PC.
+START_S, GREEN_S, OFF_S = 300, 300, 120
+TCP_PORTS = {80, 443, 47984, 47989, 47990, 48010}
+
+
+@pytest.fixture(scope="module")
+def owner(home):
+    return Browser(home)
+
+
+class Browser:
+    """The owner's browser, in the home's network: each call is a process there."""
+
+    def __init__(self, home):
+        self.home, self.memory = home, {}
+
+    def ask(self, what, *words):
+        done = subprocess.run(
+            inside(self.home.namespace, [sys.executable, "-B", Path(__file__).parent / "browser.py", what, *words]),
+            input=json.dumps(self.memory), capture_output=True, text=True, timeout=120,
+            env=os.environ | {"PYTHONPATH": str(STOCK_CLIENT)})
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        self.memory = answer["memory"]
+        if "refused" in answer:
+            raise Refused(answer["refused"], answer["value"])
+        return answer["value"]
+
+    def call(self, method, path, body=None):
+        return self.ask("call", method, path, json.dumps(body))
+
+    def landing(self):
+        return self.ask("landing")
+
+
+@pytest.fixture(scope="module")
+def device(home, artefacts, tmp_path_factory):
+    """A stock client."""
+    folder = tmp_path_factory.mktemp("device")
+
+    class Device:
+        def begin(self, verb, **options):
+            options = {"config": folder, "address": BOX} | options
+            words = [word for name, value in options.items() for word in (f"--{name}", value)]
+            return subprocess.Popen(
+                inside(home.namespace, [sys.executable, "-B", STOCK_CLIENT / "client.py", verb, *words]),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+        def finish(self, process, limit_s=240):
+            output, errors = process.communicate(timeout=limit_s)
+            assert process.returncode == 0, errors[-4000:]
+            return json.loads(output.splitlines()[-1])
+
+        def play(self, name):
+            out = artefacts / name
+            out.mkdir(exist_ok=True)
+            seen = self.finish(self.begin("glance", out=out, seconds=60, width=320, height=180, fps=10))
+            assert seen["pictures"] >= 20 and seen["moved"] > 0.001, seen
+            assert is_card(out / "card.png"), f"{out / 'card.png'} is not the Test card"
+            return seen
+
+    return Device()
+
+
+def is_card(path):
+    """The edge of the Test card: blocks of black and white by turns, 16 pixels wide in this mode."""
+    picture = Image.open(path).convert("L")
+    top = [picture.getpixel((x, 8)) for x in range(24, 300, 16)]
+    left = [picture.getpixel((8, y)) for y in range(24, 160, 16)]
+    return all(abs(a - b) > 120 for edge in (top, left) for a, b in zip(edge, edge[1:]))
+
+
+def ready(machine, owner, limit_s=START_S):
+    landing = wait_for(
+        "the host", limit_s, lambda: (said := owner.landing()) and said["stage"]["stage"] == "ready" and said,
+        machine.is_on)
+    return landing
+
+
+def test_it_starts_and_says_who_it_is(machine, owner, measured):
+    machine.switch_on()
+    wait_for("the console", START_S, owner.landing, machine.is_on)
+    measured["console_cpu_s"] = round(machine.cpu_seconds(), 1)
+    landing = ready(machine, owner)
+    measured["ready_cpu_s"] = round(machine.cpu_seconds(), 1)
+    assert landing["product"] == "punktfunk" and landing["claimed"] is False, landing
+
+
+def test_its_stick_and_its_console_say_how_to_claim_it(machine):
+    note = wait_for("CLAIM.txt", 60, lambda: machine.storage.esp_file("CLAIM.txt"), machine.is_on)
+    assert re.search(r"\b[A-HJ-NP-Z2-9]{8}\b", note), note
+    assert re.search(r"https://\S+/\S*#\S*[0-9a-f]{32}", note), note
+    assert code_of(note) in wait_for(
+        "the code on the serial console", 60, lambda: code_of(machine.said()) and machine.said(), machine.is_on)
+
+
+def code_of(text):
+    found = re.search(r"(?i)code[^\n]*?\b([A-HJ-NP-Z2-9]{8})\b", text)
+    return found and found[1]
+
+
+def test_the_code_from_the_stick_claims_it_and_is_erased(machine, owner):
+    code = code_of(machine.storage.esp_file("CLAIM.txt"))
+    owner.ask("claim", code, "Den")
+    assert owner.landing()["claimed"] is True
+    wait_for("the end of CLAIM.txt", 60, lambda: machine.storage.esp_file("CLAIM.txt") is None, machine.is_on)
+    with pytest.raises(Refused):
+        owner.ask("claim", code, "Thief")
+
+
+def test_it_becomes_green(machine, owner, measured):
+    attempt = green(machine, owner)
+    measured["green_cpu_s"] = round(machine.cpu_seconds(), 1)
+    names = {check["name"] for check in attempt["checks"]}
+    assert {"console", "self-test", "units"} <= names, attempt
+    assert machine.starts() == 1
+
+
+def green(machine, owner, version):
+    """Waits for the verdict on what runs; returns it."""
+    def verdict():
+        report = owner.call("GET", "/os")
+        running = next((one for one in report["deployments"] if one["role"] == "booted"), {})
+        last = (report["attempts"] or [{}])[-1]
+        if running.get("version") == version and last.get("version") == version:
+            assert last["outcome"] != "failed", report
+            return last if last["outcome"] == "passed" else None
+        return None
+
+    return wait_for("the green light", GREEN_S, verdict, machine.is_on)
+
+
+def test_a_stock_client_pairs_and_plays(machine, owner, device, measured):
+    pair(owner, device)
+    measured["first"] = device.play("first")
+
+
+def pair(owner, device):
+    desk = owner.call("POST", "/pairing/arm")
+    asking = device.begin("pair", pin="2468")
+    owner.call("GET", f"/pairing?after={desk['revision']}&wait_s=60")
+    owner.call("POST", "/pairing/answer", {"pin": "2468", "name": "Kitchen tablet"})
+    outcome = device.finish(asking)
+    assert outcome["paired"], outcome
+
+
+def test_nothing_listens_that_should_not(machine, home):
+    done = subprocess.run(
+        inside(home.namespace, ["nmap", "-n", "-Pn", "-p-", "-T4", "--max-retries", "1", "-oG", "-", BOX]),
+        capture_output=True, text=True, timeout=300, check=True)
+    open_ports = {int(port) for port in re.findall(r"(\d+)/open/tcp", done.stdout)}
+    assert open_ports == TCP_PORTS, done.stdout
+
+
+def test_it_switches_itself_off(machine):
+    machine.press_power()
+    machine.wait_off(OFF_S)
+
+
+def install(machine, variants, os_program, version, tmp, *, tries=None, **options):
+    """Puts a version on the disk of a box that is off, as `punktfunk-os` does it on the box."""
+    variants.make(version, **options)
+    with machine.storage.mounted(tmp) as (root, esp):
+        words = [os_program, "deploy-local", "--sysroot", root, "--esp", esp, variants.repo, f"test/{version}"]
+        subprocess.run([*words, *(["--tries", str(tries)] if tries else [])], check=True)
+
+
+def test_a_better_version_becomes_green_and_keeps_the_pairing(
+        machine, owner, device, variants, os_program, tmp_path_factory, measured):
+    # This one has a shell on its serial console, for what only somebody inside can see.
+    install(machine, variants, os_program, "0.2.0", tmp_path_factory.mktemp("v2"), debug=True)
+    counted = [name for name in machine.storage.esp_entries() if "+3" in name]
+    assert len(counted) == 1, machine.storage.esp_entries()
+    machine.switch_on()
+    ready(machine, owner)
+    owner.ask("login")
+    green(machine, owner, "0.2.0")
+    wait_for("the blessing", 60, lambda: not any("+" in name for name in machine.storage.esp_entries()), machine.is_on)
+    device.play("second")
+
+
+def test_nothing_may_be_written_that_should_not(machine):
+    for place in ("/usr", "/sysroot"):
+        assert "ro" in machine.shell(f"findmnt -no OPTIONS {place}").strip().split(","), place
+    # The users that meet the network, that play, and that are nobody.
+    for uid in (960, 61000, 65534):
+        drop = f"setpriv --reuid={uid} --regid={uid} --clear-groups --inh-caps=-all --bounding-set=-all"
+        found = machine.shell(
+            f"{drop} find / -xdev \\( -type d -o -type f \\) -writable -not -path '/proc/*' -not -path '/sys/*' 2>/dev/null; "
+            f"{drop} find /var /efi /run /dev -xdev -writable \\( -type d -o -type f \\) 2>/dev/null").split()
+        own = ("/var/lib/punktfunk/host", "/run/punktfunk") if uid == 960 else ()
+        # The same folder has a second place.
+        found = [path.removeprefix("/sysroot/ostree/deploy/punktfunk") for path in found]
+        stray = [path for path in found if not path.startswith((*own, *PUBLIC))]
+        assert not stray, f"uid {uid} may write {stray[:10]}"
+
+
+# Where everybody may write on every Linux: with the sticky bit, or a mount of its own.
+PUBLIC = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock", "/dev/null", "/dev/ptmx")
+
+
+def test_units_of_ours_are_locked_down(machine, measured):
+    listed = machine.shell("systemctl list-units --all --plain --no-legend 'punktfunk-*.service'")
+    exposure = {}
+    for unit in re.findall(r"punktfunk-\S+\.service", listed):
+        said = machine.shell(f"systemd-analyze security --no-pager {unit} | tail -1")
+        exposure[unit] = float(re.search(r": ([\d.]+) ", said)[1])
+    measured["exposure"] = exposure
+    assert exposure["punktfunk-host.service"] <= 2.5, exposure
+    failed = machine.shell("systemctl --failed --plain --no-legend").split()
+    assert not failed, failed
+
+
+def test_our_programs_are_small_when_nobody_plays(machine, measured):
+    said = machine.shell(
+        "for p in /proc/[0-9]*; do case $(readlink $p/exe) in */punktfunk*) "
+        "echo $(basename $(readlink $p/exe)) $(grep VmRSS $p/status); esac; done")
+    resident = {name: int(kib) for name, kib in re.findall(r"(punktfunk-\w+) VmRSS: (\d+) kB", said)}
+    measured["resident_kib"] = resident
+    assert "punktfunk-host" in resident, said
+    assert sum(resident.values()) <= 60 * 1024, resident
+
+
+def test_a_version_that_cannot_stream_returns_by_itself(
+        machine, owner, device, variants, os_program, tmp_path_factory, measured):
+    machine.press_power()
+    machine.wait_off(OFF_S)
+    # Its encoder is no library any more.
+    path = "usr/lib/x86_64-linux-gnu/libx264.so.164"
+
+    def break_encoder(tree):
+        (tree / path).parent.mkdir(parents=True)
+        (tree / path).write_bytes(b"not a library")
+
+    install(machine, variants, os_program, "0.3.0", tmp_path_factory.mktemp("v3"), tries=1, change=break_encoder)
+    starts = machine.starts()
+    machine.switch_on()
+    wait_for("the second start", START_S + GREEN_S, lambda: machine.starts() >= starts + 2, machine.is_on)
+    ready(machine, owner)
+    report = wait_for("the report of the broken version", 60, lambda: told_of(owner, "0.3.0"), machine.is_on)
+    measured["healed_cpu_s"] = round(machine.cpu_seconds(), 1)
+    running = next(one for one in report["deployments"] if one["role"] == "booted")
+    assert running["version"] == "0.2.0", report
+    banner = report["banner"]
+    assert banner["kind"] == "rolled-back" and banner["version"] == "0.3.0", banner
+    failed = {check["name"] for check in banner["checks"] if not check["passed"]}
+    assert "self-test" in failed and "daemon" not in failed, banner
+    assert banner["reason"], banner
+    device.play("third")
+
+
+def told_of(owner, version):
+    owner.ask("login")
+    report = owner.call("GET", "/os")
+    return report if (report.get("banner") or {}).get("version") == version else None
