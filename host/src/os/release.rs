@@ -315,6 +315,9 @@ pub struct Inventory {
     pub attempt: Option<Attempt>,
     /// Those before it, oldest first, as far as the machine remembers them; with it at most [`MAX_ATTEMPTS`].
     pub earlier: Vec<Attempt>,
+    /// What was found after this start, also where nothing is on trial; not there until the checks were made.
+    #[serde(default)]
+    pub verdict: Option<Outcome>,
     /// What did not pass here, as far as the machine remembers it by itself.
     pub bad: Vec<BadMark>,
     /// What the owner ought to know of it, in sentences.

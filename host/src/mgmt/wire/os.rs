@@ -43,6 +43,9 @@ pub struct OsReport {
     #[serde(default)]
     #[schema(max_items = 16)]
     pub attempts: Vec<OsAttempt>,
+    /// What was found after this start, also where nothing is on trial; not there until the checks were made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<OsVerdict>,
     /// As much can be written, in bytes.
     pub free_bytes: u64,
     /// What is being done.
@@ -126,7 +129,23 @@ pub struct OsAttempt {
     pub log: Vec<String>,
 }
 
-/// What came of a start on trial.
+/// What was found after a start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OsVerdict {
+    /// What came of it.
+    pub outcome: OsOutcome,
+    /// Why it did not pass, as a part of a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What was checked.
+    #[schema(max_items = 32)]
+    pub checks: Vec<OsCheck>,
+    /// What the part that failed said last.
+    #[schema(max_items = 40)]
+    pub log: Vec<String>,
+}
+
+/// What came of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OsOutcome {

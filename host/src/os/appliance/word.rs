@@ -22,6 +22,8 @@ struct Word {
     #[serde(default)]
     attempts: Vec<SaidAttempt>,
     #[serde(default)]
+    verdict: Option<SaidOutcome>,
+    #[serde(default)]
     bad: Vec<SaidBad>,
     #[serde(default)]
     free_bytes: u64,
@@ -115,6 +117,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Inventory, String> {
         newest_manifest_at: 0,
         attempt,
         earlier,
+        verdict: word.verdict.as_ref().and_then(outcome),
         bad: word.bad.iter().rev().take(MAX_BAD).rev().filter_map(bad).collect(),
         remarks: word.remarks.iter().take(MAX_REMARKS).map(|text| bounded(text)).collect(),
         channel: Channel::Stable,
@@ -167,7 +170,18 @@ fn attempts(said: &[SaidAttempt]) -> Vec<Attempt> {
 
 fn attempt(said: &SaidAttempt) -> Option<Attempt> {
     let version = said.version.parse().ok()?;
-    let outcome = match &said.outcome {
+    Some(Attempt {
+        number: said.number,
+        digest: digest(&said.commit)?,
+        version,
+        // A machine that never ran anything else has nothing to name.
+        from: said.from.parse().unwrap_or(version),
+        outcome: outcome(&said.outcome)?,
+    })
+}
+
+fn outcome(said: &SaidOutcome) -> Option<Outcome> {
+    Some(match said {
         SaidOutcome::Pending => Outcome::Pending,
         SaidOutcome::Passed { checks } => Outcome::Passed { checks: bounded_checks(checks) },
         SaidOutcome::Failed { reason, checks, log } => Outcome::Failed {
@@ -180,14 +194,6 @@ fn attempt(said: &SaidAttempt) -> Option<Attempt> {
                 .collect(),
         },
         SaidOutcome::Another => return None,
-    };
-    Some(Attempt {
-        number: said.number,
-        digest: digest(&said.commit)?,
-        version,
-        // A machine that never ran anything else has nothing to name.
-        from: said.from.parse().unwrap_or(version),
-        outcome,
     })
 }
 

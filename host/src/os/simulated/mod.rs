@@ -179,6 +179,7 @@ impl Disk {
             newest_manifest_at: script::MADE_AT,
             attempt: self.attempt.clone(),
             earlier: Vec::new(),
+            verdict: None,
             bad: Vec::new(),
             remarks: Vec::new(),
             channel: Channel::Stable,

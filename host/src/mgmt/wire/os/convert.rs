@@ -2,7 +2,8 @@
 
 use super::{
     OsAttempt, OsBanner, OsBannerKind, OsCause, OsChannel, OsCheck, OsDeployment, OsNews,
-    OsOutcome, OsPast, OsPhase, OsRelease, OsReport, OsRole, OsSkipped, OsTold, OsWhat, OsWhen,
+    OsOutcome, OsPast, OsPhase, OsRelease, OsReport, OsRole, OsSkipped, OsTold, OsVerdict, OsWhat,
+    OsWhen,
 };
 use crate::os::{self, OsView, Presence};
 
@@ -48,6 +49,7 @@ impl From<OsView> for OsReport {
             attempts: inventory
                 .map(|one| one.attempts().map(OsAttempt::from).collect())
                 .unwrap_or_default(),
+            verdict: inventory.and_then(|one| one.verdict.as_ref()).map(OsVerdict::from),
             free_bytes: inventory.map_or(0, |one| one.free_bytes),
             phase,
             streaming: view.streaming,
@@ -213,15 +215,23 @@ impl From<os::CheckResult> for OsCheck {
     }
 }
 
-impl From<&os::Attempt> for OsAttempt {
-    fn from(attempt: &os::Attempt) -> Self {
-        let (outcome, reason, checks, log) = match attempt.outcome.clone() {
+impl From<&os::Outcome> for OsVerdict {
+    fn from(outcome: &os::Outcome) -> Self {
+        let (outcome, reason, checks, log) = match outcome.clone() {
             os::Outcome::Pending => (OsOutcome::Pending, None, vec![], vec![]),
             os::Outcome::Passed { checks } => (OsOutcome::Passed, None, checks, vec![]),
             os::Outcome::Failed { reason, checks, log } => {
                 (OsOutcome::Failed, Some(reason), checks, log)
             }
         };
+        let checks = checks.into_iter().map(OsCheck::from).collect();
+        Self { outcome, reason, checks, log }
+    }
+}
+
+impl From<&os::Attempt> for OsAttempt {
+    fn from(attempt: &os::Attempt) -> Self {
+        let OsVerdict { outcome, reason, checks, log } = OsVerdict::from(&attempt.outcome);
         Self {
             number: attempt.number,
             version: attempt.version.to_string(),
@@ -229,7 +239,7 @@ impl From<&os::Attempt> for OsAttempt {
             from: attempt.from.to_string(),
             outcome,
             reason,
-            checks: checks.into_iter().map(OsCheck::from).collect(),
+            checks,
             log,
         }
     }
