@@ -220,6 +220,32 @@ fn a_link_comes_before_its_entry_and_goes_after_it() {
     assert!(link < write && write < remove && remove < unlink, "{steps:?}");
 }
 
+/// What the loader would take from state to state; entries are number, count and version, the highest number on top.
+fn choices(entries: &[(u8, Option<u32>, u64)], deployed: &[u8], pristine: u8) -> Vec<DeploymentId> {
+    let mut esp = Esp { free_bytes: u64::MAX / 2, cluster_bytes: 4096, ..Esp::default() };
+    for (n, left, version) in entries {
+        let counter = left.map(|left| Counter { left, done: 1 });
+        let name = EntryName { id: id(*n), counter };
+        esp.entries.insert(name, entry(*n, *version, false).to_string());
+        esp.sets.insert(sum(0x80 + n / 2), whole(*n));
+    }
+    let number = |at: usize| (deployed.len() - at) as u64;
+    let all = deployed.iter().enumerate().map(|(at, n)| deployment(*n, number(at)));
+    let case = Case { esp, deployments: all.collect(), booted: None, pristine: Some(id(pristine)) };
+    let states = states(&case, &plan(&case.request()).unwrap());
+    let mut choices: Vec<_> = states.iter().map(|esp| loader::choice(esp).unwrap().id).collect();
+    choices.dedup();
+    choices
+}
+
+#[test]
+fn nothing_between_the_old_choice_and_the_new_comes_up() {
+    // The pristine one stood in the middle and steps back; the one on top is gone.
+    assert_eq!(choices(&[(0, None, 9), (6, None, 5), (2, None, 1)], &[2, 6], 6), [id(0), id(2)]);
+    // The pristine one steps back and stays the choice, since the first has no tries left; another is gone.
+    assert_eq!(choices(&[(4, Some(0), 1), (6, None, 5), (2, None, 3)], &[4, 6], 6), [id(6)]);
+}
+
 #[test]
 fn a_set_that_is_not_the_deployments_is_copied_again() {
     let mut esp = Esp { free_bytes: u64::MAX / 2, cluster_bytes: 4096, ..Esp::default() };
