@@ -23,10 +23,13 @@ const SLOW: Duration = Duration::from_secs(3600);
 /// No version is longer, in characters.
 const MAX_VERSION_CHARS: usize = 32;
 
+/// What is called nothing else.
+pub const NO_VERSION: &str = "0.0.0";
+
 /// What a commit says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
-    /// What it is called; empty when it does not say.
+    /// What it is called; [`NO_VERSION`] when it does not say.
     pub version: String,
     /// When it was made, in seconds since 1970; 0 when that cannot be read.
     pub made_at: u64,
@@ -152,7 +155,7 @@ fn parse_about(said: &str) -> About {
     let head = said.lines().take_while(|line| !line.trim().is_empty());
     let fields: Vec<(&str, &str)> = head.filter_map(|line| line.split_once(':')).collect();
     let field = |key| fields.iter().find(|(name, _)| *name == key).map(|(_, value)| value.trim());
-    let version = field("Version").unwrap_or_default();
+    let version = field("Version").filter(|version| !version.is_empty()).unwrap_or(NO_VERSION);
     About {
         version: crate::status::bounded(version).chars().take(MAX_VERSION_CHARS).collect(),
         made_at: field("Date").and_then(calendar::parse).unwrap_or(0),
@@ -180,7 +183,8 @@ mod tests {
                     Version: 0.2.0\n\n    Version: 9.9.9\n";
         let about = About { version: "0.2.0".to_owned(), made_at: 1_795_411_720 };
         assert_eq!(parse_about(said), about);
-        assert_eq!(parse_about(""), About::default());
-        assert_eq!(parse_about("\nVersion: 9.9.9\n"), About::default());
+        let nothing = About { version: NO_VERSION.to_owned(), made_at: 0 };
+        assert_eq!(parse_about(""), nothing);
+        assert_eq!(parse_about("\nVersion: 9.9.9\n"), nothing);
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::ledger::{Blessed, Boot, GivenBack, Ledger};
 use crate::model::{Counter, Deployment, DeploymentId, EntryName, Esp, loader};
+use crate::ostree::NO_VERSION;
 use crate::status::{Bad, Check, Outcome, Role};
 
 /// A deployment that kills itself in good order ends after so many tries given back.
@@ -160,7 +161,7 @@ pub fn begin(ledger: &mut Ledger, start: &Start, fallen: &[Fallen], at: u64) {
         let blessed = ledger.blessed.as_ref().map(|blessed| blessed.version.clone());
         let from = match before.as_ref().filter(|boot| boot.commit != commit) {
             Some(boot) => boot.version.clone(),
-            None => blessed.unwrap_or_default(),
+            None => blessed.unwrap_or_else(|| NO_VERSION.to_owned()),
         };
         ledger.attempt(&start.boot_id, commit, &start.version, &from);
     }
