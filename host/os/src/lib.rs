@@ -15,6 +15,22 @@
 //!
 //! Deliberately absent: streaming, the network, and any path below a folder that the daemon owns.
 
+/// Says a line to the journal. When nobody takes it the work goes on.
+macro_rules! tell {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($part)*);
+    }};
+}
+
+/// The same for what went wrong.
+macro_rules! complain {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($part)*);
+    }};
+}
+
 pub mod attend;
 pub mod calendar;
 pub mod facts;

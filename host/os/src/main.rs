@@ -1,5 +1,6 @@
 //! `punktfunk-os VERB ..`: reads the command line and hands it to the verbs.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -107,7 +108,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("punktfunk-os: {error:#}");
+            let _ = writeln!(std::io::stderr(), "punktfunk-os: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -143,17 +144,16 @@ fn mirror(site: &Site, tries: Option<u32>, pristine: bool) -> anyhow::Result<()>
         site.mark_pristine()?;
     }
     let steps = site.mirror(tries, pristine)?;
-    println!("{steps} steps");
+    let _ = writeln!(std::io::stdout(), "{steps} steps");
     site.publish(&site.known()?)
 }
 
 /// Says what was last published, which everybody may read.
 fn say(json: bool) -> anyhow::Result<()> {
     let status = Status::read(Path::new(status::PATH))?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-    } else {
-        print!("{status}");
-    }
+    let text =
+        if json { serde_json::to_string_pretty(&status)? + "\n" } else { status.to_string() };
+    // Whoever reads only the beginning has read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }

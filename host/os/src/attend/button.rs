@@ -93,7 +93,7 @@ pub fn find(open: &mut Vec<Button>) {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => open.push(Button { path, file }),
-            Err(error) => eprintln!("{}: {error}", path.display()),
+            Err(error) => complain!("{}: {error}", path.display()),
         }
     }
 }

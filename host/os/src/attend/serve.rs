@@ -191,7 +191,7 @@ impl<'a> Attending<'a> {
         let Ok((stream, _)) = listener.accept() else { return };
         let uid = socket_peercred(&stream).map(|peer| peer.uid.as_raw());
         if uid != Ok(self.site.daemon_uid) || stream.set_nonblocking(true).is_err() {
-            eprintln!("a connection of somebody else ({uid:?}) is refused");
+            complain!("a connection of somebody else ({uid:?}) is refused");
             return;
         }
         self.talk = Some(Talk { stream, begun: Vec::new() });
@@ -222,7 +222,7 @@ impl<'a> Attending<'a> {
         }
         let too_long = |talk: &mut Talk| talk.begun.len() > MAX_LINE_BYTES;
         if self.talk.as_mut().is_some_and(too_long) {
-            eprintln!("a line of the daemon is too long");
+            complain!("a line of the daemon is too long");
             self.talk = None;
         }
     }
@@ -234,7 +234,7 @@ impl<'a> Attending<'a> {
                 self.perform(all);
             }
             Err(error) => {
-                eprintln!("the daemon said {error}");
+                complain!("the daemon said {error}");
                 self.talk = None;
             }
         }
@@ -261,7 +261,7 @@ impl<'a> Attending<'a> {
             match meaning {
                 Meaning::Presence => self.present(Presence::PowerButton),
                 Meaning::PowerOff => {
-                    println!("the power button switches off");
+                    tell!("the power button switches off");
                     run_well(&["systemctl", "--no-block", "poweroff"], QUICK)?;
                 }
             }
@@ -277,13 +277,13 @@ impl<'a> Attending<'a> {
             match stick::reset_file(&name, Path::new(STICK)) {
                 Ok(None) => {}
                 Ok(Some(digest)) => self.present(Presence::ResetFile { digest }),
-                Err(error) => eprintln!("{name}: {error}"),
+                Err(error) => complain!("{name}: {error}"),
             }
         }
     }
 
     fn present(&mut self, presence: Presence) {
-        println!("somebody is at the machine: {presence:?}");
+        tell!("somebody is at the machine: {presence:?}");
         let all = self.attendant.present(self.began.elapsed(), presence);
         self.perform(all);
     }
@@ -296,7 +296,7 @@ impl<'a> Attending<'a> {
                 Do::Erase => self.erase(),
                 Do::Show(claim) => {
                     if let Err(error) = note::write(&self.site.esp, &claim) {
-                        eprintln!("{error}");
+                        complain!("{error}");
                     }
                     let lines = note::lines(&claim);
                     for screen in &self.site.screens {
@@ -313,7 +313,7 @@ impl<'a> Attending<'a> {
         let said = match owner::write(&self.site.state, key) {
             Ok(()) => FromRoot::OwnerKept,
             Err(error) => {
-                eprintln!("{error}");
+                complain!("{error}");
                 // What lies on the disk is what holds.
                 self.attendant.not_kept(owner::read(&self.site.state).unwrap_or_default());
                 FromRoot::OwnerRefused { reason: "the disk did not take it".to_owned() }
@@ -324,7 +324,7 @@ impl<'a> Attending<'a> {
 
     fn erase(&self) {
         if let Err(error) = note::erase(&self.site.esp) {
-            eprintln!("{error}");
+            complain!("{error}");
         }
     }
 

@@ -152,7 +152,7 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         if let Err(error) = umount2(&self.0, flags) {
-            eprintln!("{}: {error}", self.0.display());
+            complain!("{}: {error}", self.0.display());
         }
     }
 }

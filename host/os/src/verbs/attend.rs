@@ -14,7 +14,7 @@ pub fn attend(site: &Site) -> anyhow::Result<()> {
     site.place.part_mounts()?;
     let mut present = || {
         if let Err(error) = note_presence(site) {
-            eprintln!("it could not be noted that somebody was here: {error:#}");
+            complain!("it could not be noted that somebody was here: {error:#}");
         }
     };
     let site = serve::Site {

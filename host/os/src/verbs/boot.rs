@@ -27,12 +27,12 @@ pub fn boot(site: &Site) -> anyhow::Result<()> {
     held.save()?;
     let part = |ledger: &mut Ledger, what: &str, done: anyhow::Result<()>| {
         if let Err(error) = done {
-            eprintln!("{what}: {error:#}");
+            complain!("{what}: {error:#}");
             ledger.remark(&format!("{what}: {error:#}"));
         }
     };
     for fallen in &fallen {
-        println!("{:?} ({}) did not prove itself and is removed", fallen.id, fallen.version);
+        tell!("{:?} ({}) did not prove itself and is removed", fallen.id, fallen.version);
     }
     let mirrored = site.deployments().and_then(|deployments| {
         let condemned = policy::condemned(&held.ledger, &deployments, &start.id, &fallen);
@@ -51,21 +51,21 @@ fn say(start: &Start) {
         || "nobody counts".to_owned(),
         |counter| format!("start {}, {} left", counter.done, counter.left),
     );
-    println!("{:?} ({}): {count}", start.id, start.version);
+    tell!("{:?} ({}): {count}", start.id, start.version);
 }
 
 /// Gives a counted try back, if the machine is being shut down before the verdict.
 pub fn give_back(site: &Site) -> anyhow::Result<()> {
     let state = run(&["systemctl", "is-system-running"], std::time::Duration::from_secs(20))?;
     if state.stdout.trim() != "stopping" {
-        println!("the machine is not being shut down, so no try is given back");
+        tell!("the machine is not being shut down, so no try is given back");
         return Ok(());
     }
     site.place.open()?;
     let Some(start) = site.start() else { return Ok(()) };
     let mut held = site.ledger()?;
     let Some((now, then)) = policy::give_back(&mut held.ledger, &start) else {
-        println!("there is no try to give back");
+        tell!("there is no try to give back");
         return Ok(());
     };
     let (now, then) =
@@ -74,6 +74,6 @@ pub fn give_back(site: &Site) -> anyhow::Result<()> {
     files::sync_folder_of(&then)?;
     rustix::fs::sync();
     held.save()?;
-    println!("the try is given back");
+    tell!("the try is given back");
     Ok(())
 }

@@ -40,6 +40,6 @@ pub fn deploy_local(
         }
         return Err(error.context("the system cannot be started"));
     }
-    println!("{commit} is started next");
+    tell!("{commit} is started next");
     site.publish(&site.known()?)
 }

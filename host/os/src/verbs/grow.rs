@@ -35,7 +35,7 @@ pub fn grow(site: &Site, ledger: &mut Ledger) -> anyhow::Result<()> {
     let blocks = reserve_bytes(room.f_blocks.saturating_mul(room.f_frsize)) / room.f_frsize.max(1);
     run_well(&["tune2fs", "-r", &blocks.to_string(), &device], LIMIT)?;
     ledger.grown_to_bytes = bytes;
-    println!("the file system fills its partition of {bytes} bytes; {blocks} blocks are root's");
+    tell!("the file system fills its partition of {bytes} bytes; {blocks} blocks are root's");
     Ok(())
 }
 

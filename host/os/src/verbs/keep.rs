@@ -15,7 +15,7 @@ pub fn rollback(site: &Site, wish: Option<&str>, insist: bool) -> anyhow::Result
     let Some(index) = site.index(id)? else { anyhow::bail!("OSTree does not know {id}") };
     site.ostree.set_default(index)?;
     site.mirror(None, false)?;
-    println!("{id} is started next");
+    tell!("{id} is started next");
     site.publish(&site.known()?)
 }
 
@@ -36,6 +36,6 @@ pub fn pin(site: &Site, commit: &str, pinned: bool) -> anyhow::Result<()> {
     if one.pinned != pinned {
         site.ostree.pin(index, pinned)?;
     }
-    println!("{} is {}", one.id, if pinned { "kept" } else { "not kept any more" });
+    tell!("{} is {}", one.id, if pinned { "kept" } else { "not kept any more" });
     site.publish(&site.known()?)
 }

@@ -21,7 +21,7 @@ use crate::model::{Counter, Deployment, DeploymentId};
 use crate::ostree::{Ostree, Program};
 use crate::place::Place;
 use crate::policy::{Start, role};
-use crate::status::{self, Counted, SCHEMA, Status};
+use crate::status::{self, Counted, Outcome, SCHEMA, Status};
 use crate::{facts, files};
 
 /// The owner's word on how often a deployment is tried.
@@ -156,7 +156,9 @@ impl Site {
         let room = rustix::fs::statvfs(&self.place.sysroot)?;
         let boot_id = start.map(|start| start.boot_id.clone()).unwrap_or_default();
         let boot = ledger.boot.as_ref().filter(|boot| boot.boot_id == boot_id);
-        let counter = start.and_then(|start| start.counter);
+        // What has passed is being blessed, and nobody counts it any more.
+        let passed = boot.is_some_and(|boot| matches!(boot.verdict, Some(Outcome::Passed { .. })));
+        let counter = start.and_then(|start| start.counter).filter(|_| !passed);
         Ok(Status {
             schema: SCHEMA,
             deployments: deployments.iter().enumerate().map(describe).collect(),

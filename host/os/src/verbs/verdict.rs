@@ -96,15 +96,15 @@ pub fn verdict(site: &Site) -> anyhow::Result<bool> {
     match act {
         Act::Bless => Ok(true),
         Act::Stay => {
-            println!("it stays up: nobody counts it, or nothing else is left to start");
+            tell!("it stays up: nobody counts it, or nothing else is left to start");
             if is_silent(&outcome) {
                 let started = run_well(&["systemctl", "--no-block", "start", RESCUE], QUICK);
-                let _ = started.inspect_err(|error| eprintln!("{error}"));
+                let _ = started.inspect_err(|error| complain!("{error}"));
             }
             Ok(false)
         }
         Act::Reboot => {
-            println!("the loader decides anew");
+            tell!("the loader decides anew");
             rustix::fs::sync();
             run_well(&["systemctl", "--no-block", "reboot"], QUICK)?;
             Ok(false)
@@ -128,8 +128,8 @@ fn remember(site: &Site, start: &Start, outcome: &Outcome) -> anyhow::Result<()>
 
 fn say(outcome: &Outcome) {
     match outcome {
-        Outcome::Passed { .. } => println!("green"),
-        Outcome::Failed { reason, .. } => println!("red: {reason}"),
+        Outcome::Passed { .. } => tell!("green"),
+        Outcome::Failed { reason, .. } => tell!("red: {reason}"),
         Outcome::Pending | Outcome::Unknown => {}
     }
 }
@@ -149,7 +149,7 @@ fn parse_limit(said: Option<&str>) -> Duration {
 /// Makes the checks, each of which says what it found as soon as it has.
 fn checks(deadline: Deadline) -> Vec<Check> {
     let daemon = wait_for_daemon(deadline);
-    println!("{}: {}", daemon.name, daemon.detail);
+    tell!("{}: {}", daemon.name, daemon.detail);
     let mut checks = vec![daemon];
     if checks[0].passed {
         checks.push(repeat(CONSOLE_CHECK, CONSOLE, deadline, read_console));
@@ -189,7 +189,7 @@ enum Found {
 fn repeat(name: &str, words: &[&str], deadline: Deadline, read: fn(&Ran) -> Found) -> Check {
     let check = |passed, detail: &str| {
         let detail = bounded(detail);
-        println!("{name}: {detail}");
+        tell!("{name}: {detail}");
         Check { name: name.to_owned(), passed, detail }
     };
     let mut rounds = 0;
