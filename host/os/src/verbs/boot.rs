@@ -24,13 +24,15 @@ pub fn boot(site: &Site) -> anyhow::Result<()> {
         .map(|id| Fallen { version: site.ostree.about(id.commit()).version, id })
         .collect();
     policy::begin(&mut held.ledger, &start, &fallen, crate::calendar::now());
-    held.save()?;
+    let saved = held.save();
     let part = |ledger: &mut Ledger, what: &str, done: anyhow::Result<()>| {
         if let Err(error) = done {
             complain!("{what}: {error:#}");
             ledger.remark(&format!("{what}: {error:#}"));
         }
     };
+    // Removing what failed makes room on a full disk.
+    part(&mut held.ledger, "what is remembered could not be kept", saved.map_err(Into::into));
     for fallen in &fallen {
         tell!("{:?} ({}) did not prove itself and is removed", fallen.id, fallen.version);
     }
@@ -41,7 +43,8 @@ pub fn boot(site: &Site) -> anyhow::Result<()> {
     part(&mut held.ledger, "the boot entries could not be brought in step", mirrored);
     let grown = grow(site, &mut held.ledger);
     part(&mut held.ledger, "the file system could not be grown", grown);
-    held.save()?;
+    let saved = held.save();
+    part(&mut held.ledger, "what is remembered could not be kept", saved.map_err(Into::into));
     say(&start);
     site.publish(&held.ledger)
 }

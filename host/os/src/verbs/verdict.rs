@@ -44,8 +44,9 @@ const QUICK: Duration = Duration::from_secs(30);
 /// How long it is waited before a thing is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A check that fails is made so often: a single lost packet is no bad deployment.
-const ROUNDS: u32 = 3;
+/// A check that fails is made so often: a single lost packet is no bad deployment. The self-test looks twice itself.
+const CONSOLE_ROUNDS: u32 = 3;
+const SELF_TEST_ROUNDS: u32 = 2;
 
 /// What a check is, and what it runs.
 const CONSOLE: &[&str] = &["punktfunk-host", "check-console"];
@@ -83,8 +84,13 @@ pub fn verdict(site: &Site) -> anyhow::Result<bool> {
     let Some(start) = site.start() else { anyhow::bail!("what runs is no deployment of ours") };
     let deadline = Deadline(Instant::now() + limit());
     let blessed = site.known()?.blessed;
-    let checks = checks(deadline);
-    let failed = units("--failed");
+    let mut checks = checks(deadline);
+    let failed = units("--failed").unwrap_or_else(|error| {
+        // Not to know of failed units is no good sign.
+        let (name, detail) = ("systemd".to_owned(), bounded(&error.to_string()));
+        checks.push(Check { name, passed: false, detail });
+        Vec::new()
+    });
     let mut outcome = policy::judge(checks, &failed, blessed.as_ref());
     if let Outcome::Failed { log, .. } = &mut outcome {
         let mut worst = failed.iter().filter(|unit| unit_counts(unit, blessed.as_ref()));
@@ -92,7 +98,10 @@ pub fn verdict(site: &Site) -> anyhow::Result<bool> {
     }
     say(&outcome);
     let act = policy::act(&outcome, &start, &read_esp(&site.place.esp)?);
-    remember(site, &start, &outcome)?;
+    // A full disk decides nothing about a deployment.
+    if let Err(error) = remember(site, &start, &outcome) {
+        complain!("what was found could not be noted: {error:#}");
+    }
     match act {
         Act::Bless => Ok(true),
         Act::Stay => {
@@ -121,7 +130,8 @@ fn is_silent(outcome: &Outcome) -> bool {
 
 fn remember(site: &Site, start: &Start, outcome: &Outcome) -> anyhow::Result<()> {
     let mut held = site.ledger()?;
-    policy::conclude(&mut held.ledger, start, outcome, units("--state=active"));
+    let up = units("--state=active").unwrap_or_default();
+    policy::conclude(&mut held.ledger, start, outcome, up);
     held.save()?;
     site.publish(&held.ledger)
 }
@@ -152,8 +162,8 @@ fn checks(deadline: Deadline) -> Vec<Check> {
     tell!("{}: {}", daemon.name, daemon.detail);
     let mut checks = vec![daemon];
     if checks[0].passed {
-        checks.push(repeat(CONSOLE_CHECK, CONSOLE, deadline, read_console));
-        checks.push(repeat("self-test", SELF_TEST, deadline, read_self_test));
+        checks.push(repeat(CONSOLE_CHECK, CONSOLE, CONSOLE_ROUNDS, deadline, read_console));
+        checks.push(repeat("self-test", SELF_TEST, SELF_TEST_ROUNDS, deadline, read_self_test));
     }
     checks
 }
@@ -186,7 +196,13 @@ enum Found {
 }
 
 /// Makes a check until it passes, has failed often enough, or the time is over.
-fn repeat(name: &str, words: &[&str], deadline: Deadline, read: fn(&Ran) -> Found) -> Check {
+fn repeat(
+    name: &str,
+    words: &[&str],
+    most: u32,
+    deadline: Deadline,
+    read: fn(&Ran) -> Found,
+) -> Check {
     let check = |passed, detail: &str| {
         let detail = bounded(detail);
         tell!("{name}: {detail}");
@@ -205,7 +221,7 @@ fn repeat(name: &str, words: &[&str], deadline: Deadline, read: fn(&Ran) -> Foun
             Found::Nothing(said) => (said, 0),
         };
         rounds += counts;
-        if rounds >= ROUNDS || deadline.left() <= PAUSE {
+        if rounds >= most || deadline.left() <= PAUSE {
             return check(false, &said);
         }
         thread::sleep(PAUSE);
@@ -249,10 +265,10 @@ fn read_self_test(ran: &Ran) -> Found {
 }
 
 /// The names of the services in a state.
-fn units(which: &str) -> Vec<String> {
+fn units(which: &str) -> Result<Vec<String>, ProgramError> {
     let words = ["systemctl", "list-units", "--type=service", which, "--plain", "--no-legend"];
-    let said = run_well(&words, QUICK).unwrap_or_default();
-    said.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    let said = run_well(&words, QUICK)?;
+    Ok(said.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 /// What a unit said last.
