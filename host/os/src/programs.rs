@@ -1,4 +1,6 @@
 //! Starts other programs with a time limit and a bound on what they may say.
+//!
+//! The limit holds whatever the program does: one that cannot be ended is left behind.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -13,6 +15,10 @@ const MAX_SAID_BYTES: usize = 256 << 10;
 
 /// How often it is looked whether a program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// So long it is waited for what was killed. A program that waits for a broken disk does not go even then, and nor does
+/// one that this process may not kill.
+const MAX_DYING: Duration = Duration::from_secs(5);
 
 /// What came of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +85,8 @@ pub fn run(words: &[&str], limit: Duration) -> Result<Ran, ProgramError> {
     let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe)));
     let ended = wait(&mut child, limit);
     if !matches!(ended, Ok(Some(_))) {
-        end_group(&mut child);
+        kill_group(&child);
+        bury(&mut child, MAX_DYING);
     }
     let said = |reader: Option<thread::JoinHandle<String>>| {
         reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
@@ -114,12 +121,20 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-fn end_group(child: &mut Child) {
+fn kill_group(child: &Child) {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
+    if let Some(Err(error)) = group.map(|group| kill_process_group(group, Signal::KILL)) {
+        complain!("process {} could not be ended: {error}", child.id());
     }
-    let _ = child.wait();
+}
+
+/// Waits for what was killed, but not for ever. Says whether it is gone.
+fn bury(child: &mut Child, limit: Duration) -> bool {
+    let gone = matches!(wait(child, limit), Ok(Some(_)));
+    if !gone {
+        complain!("process {} does not end and is left behind", child.id());
+    }
+    gone
 }
 
 fn drain(mut pipe: impl Read) -> String {
@@ -154,6 +169,14 @@ mod tests {
     fn what_says_too_much_is_cut_and_still_ends() {
         let ran = run(&["sh", "-c", "head -c 1000000 /dev/zero"], LIMIT).unwrap();
         assert_eq!((ran.code, ran.stdout.len()), (Some(0), MAX_SAID_BYTES));
+    }
+
+    #[test]
+    fn what_does_not_die_is_left_behind() {
+        let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        assert!(!bury(&mut child, Duration::ZERO));
+        kill_group(&child);
+        assert!(bury(&mut child, LIMIT));
     }
 
     #[test]
