@@ -1,13 +1,18 @@
 //! Starts other programs with a time limit and a bound on what they may say.
 //!
-//! The limit holds whatever the program does: one that cannot be ended is left behind.
+//! The limit holds whatever the program does: one that cannot be ended is left behind, and what it started and left
+//! behind itself is no longer listened to, though it holds the other end of the pipes.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Of each stream of a program so much is kept, in bytes; the rest is read and forgotten.
@@ -19,6 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// So long it is waited for what was killed. A program that waits for a broken disk does not go even then, and nor does
 /// one that this process may not kill.
 const MAX_DYING: Duration = Duration::from_secs(5);
+
+/// So long what a program started is listened to when the program itself has ended.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Of a stream so many pieces are read before it is looked at the clock again.
+const PIECES: usize = 64;
 
 /// What came of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,17 +92,16 @@ pub fn run(words: &[&str], limit: Duration) -> Result<Ran, ProgramError> {
     command.args(rest).env("LC_ALL", "C").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
-    let stdout = child.stdout.take().map(|pipe| thread::spawn(move || drain(pipe)));
-    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || drain(pipe)));
-    let ended = wait(&mut child, limit);
+    let mut streams = [
+        Stream::new(child.stdout.take().map(OwnedFd::from)),
+        Stream::new(child.stderr.take().map(OwnedFd::from)),
+    ];
+    let ended = listen(&mut child, &mut streams, limit);
     if !matches!(ended, Ok(Some(_))) {
         kill_group(&child);
         bury(&mut child, MAX_DYING);
     }
-    let said = |reader: Option<thread::JoinHandle<String>>| {
-        reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
-    };
-    let (stdout, stderr) = (said(stdout), said(stderr));
+    let [stdout, stderr] = streams.map(Stream::into_text);
     match ended.map_err(failed)? {
         Some(status) => Ok(Ran { code: status.code(), stdout, stderr }),
         None => Err(ProgramError::TooSlow { program: program.to_owned(), limit }),
@@ -106,6 +116,40 @@ pub fn run_well(words: &[&str], limit: Duration) -> Result<String, ProgramError>
     }
     let program = words.iter().take(3).copied().collect::<Vec<_>>().join(" ");
     Err(ProgramError::Failed { program, said: crate::status::bounded(ran.last_line()) })
+}
+
+/// Listens to a program until it has ended and said all; nothing when it took too long.
+fn listen(
+    child: &mut Child,
+    streams: &mut [Stream; 2],
+    limit: Duration,
+) -> io::Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    let mut ended = None;
+    loop {
+        if ended.is_none() {
+            ended = child.try_wait()?.map(|status| (status, Instant::now()));
+        }
+        // Read after the look: what a program said before it ended is all there.
+        streams.iter_mut().for_each(Stream::read);
+        let is_open = streams.iter().any(|stream| stream.pipe.is_some());
+        match ended {
+            Some((status, at)) if !is_open || at.elapsed() >= LINGER => return Ok(Some(status)),
+            None if began.elapsed() >= limit => return Ok(None),
+            _ => pause(streams)?,
+        }
+    }
+}
+
+/// Sleeps until something is said, but not long.
+fn pause(streams: &[Stream; 2]) -> io::Result<()> {
+    let pipes = streams.iter().filter_map(|stream| stream.pipe.as_ref());
+    let mut pipes: Vec<_> = pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
+    let limit = Timespec::try_from(LOOK_EVERY).map_err(io::Error::other)?;
+    match poll(&mut pipes, Some(&limit)) {
+        Err(rustix::io::Errno::INTR) => Ok(()),
+        done => Ok(done.map(drop)?),
+    }
 }
 
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
@@ -137,17 +181,43 @@ fn bury(child: &mut Child, limit: Duration) -> bool {
     gone
 }
 
-fn drain(mut pipe: impl Read) -> String {
-    let mut kept = Vec::new();
-    let mut piece = [0; 4096];
-    while let Ok(count) = pipe.read(&mut piece) {
-        if count == 0 {
-            break;
-        }
-        let room = MAX_SAID_BYTES - kept.len();
-        kept.extend_from_slice(&piece[..count.min(room)]);
+/// What a program says on one pipe; it is dropped at its end.
+struct Stream {
+    pipe: Option<File>,
+    kept: Vec<u8>,
+}
+
+impl Stream {
+    /// Our end alone does not block. A pipe that cannot be made so is not listened to.
+    fn new(pipe: Option<OwnedFd>) -> Self {
+        let ready = |pipe: &OwnedFd| {
+            let flags = fcntl_getfl(pipe);
+            flags.and_then(|flags| fcntl_setfl(pipe, flags | OFlags::NONBLOCK)).is_ok()
+        };
+        Self { pipe: pipe.filter(ready).map(File::from), kept: Vec::new() }
     }
-    String::from_utf8_lossy(&kept).into_owned()
+
+    /// Takes what is there.
+    fn read(&mut self) {
+        let mut piece = [0; 4096];
+        for _ in 0..PIECES {
+            let Some(pipe) = &mut self.pipe else { return };
+            match pipe.read(&mut piece) {
+                Ok(0) => self.pipe = None,
+                Ok(count) => {
+                    let room = MAX_SAID_BYTES - self.kept.len();
+                    self.kept.extend_from_slice(&piece[..count.min(room)]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.pipe = None,
+            }
+        }
+    }
+
+    fn into_text(self) -> String {
+        String::from_utf8_lossy(&self.kept).into_owned()
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +239,13 @@ mod tests {
     fn what_says_too_much_is_cut_and_still_ends() {
         let ran = run(&["sh", "-c", "head -c 1000000 /dev/zero"], LIMIT).unwrap();
         assert_eq!((ran.code, ran.stdout.len()), (Some(0), MAX_SAID_BYTES));
+    }
+
+    #[test]
+    fn what_is_left_behind_is_not_listened_to() {
+        // It holds the pipe, and speaks long after the program has ended.
+        let ran = run(&["sh", "-c", "setsid sh -c 'sleep 3; echo late' & echo one"], LIMIT);
+        assert_eq!(ran.unwrap().stdout, "one\n");
     }
 
     #[test]
