@@ -19,36 +19,76 @@ pub fn boot(site: &Site) -> anyhow::Result<()> {
     site.place.open()?;
     let start =
         site.start().context("what runs is none of OSTree's deployments under our links")?;
-    let mut held = site.ledger()?;
     let before = read_esp(&site.place.esp)?;
+    let mut book = Book::new(site.ledger());
     let fallen: Vec<Fallen> = policy::fallen(&before, &start.id)
         .into_iter()
         .map(|id| Fallen { version: site.ostree.about(id.commit()).version, id })
         .collect();
-    policy::begin(&mut held.ledger, &start, &fallen, crate::calendar::now());
-    let saved = held.save();
-    let part = |ledger: &mut Ledger, what: &str, done: anyhow::Result<()>| {
-        if let Err(error) = done {
-            complain!("{what}: {error:#}");
-            ledger.remark(&format!("{what}: {error:#}"));
-        }
-    };
+    policy::begin(&mut book.ledger, &start, &fallen, crate::calendar::now());
     // Removing what failed makes room on a full disk.
-    part(&mut held.ledger, "what is remembered could not be kept", saved.map_err(Into::into));
+    book.save();
     for fallen in &fallen {
         tell!("{:?} ({}) did not prove itself and is removed", fallen.id, fallen.version);
     }
     let mirrored = site.deployments().and_then(|deployments| {
-        let condemned = policy::condemned(&held.ledger, &deployments, &start.id, &fallen);
+        let condemned = policy::condemned(&book.ledger, &deployments, &start.id, &fallen);
         site.retire(&condemned, None)
     });
-    part(&mut held.ledger, "the boot entries could not be brought in step", mirrored);
-    let grown = grow(site, &mut held.ledger);
-    part(&mut held.ledger, "the file system could not be grown", grown);
-    let saved = held.save();
-    part(&mut held.ledger, "what is remembered could not be kept", saved.map_err(Into::into));
+    book.part("the boot entries could not be brought in step", mirrored);
+    let grown = grow(site, &mut book.ledger);
+    book.part("the file system could not be grown", grown);
     say(&start);
-    site.publish(&held.ledger)
+    book.close(|ledger| site.publish(ledger));
+    Ok(())
+}
+
+/// The ledger of a start that is not to fail because something cannot be remembered or said: that is no fault of the
+/// deployment, which the verdict would call red for it.
+struct Book {
+    ledger: Ledger,
+    /// Nothing when it could not be opened. Then it is empty and is never saved, for it may lie there and be good.
+    held: Option<Held>,
+}
+
+impl Book {
+    fn new(opened: anyhow::Result<Held>) -> Self {
+        let mut book = Self { ledger: Ledger::default(), held: None };
+        match opened {
+            Ok(mut held) => {
+                book.ledger = std::mem::take(&mut held.ledger);
+                book.held = Some(held);
+            }
+            Err(error) => book.part("nothing is remembered of earlier starts", Err(error)),
+        }
+        book
+    }
+
+    /// Says and notes a part that failed.
+    fn part(&mut self, what: &str, done: anyhow::Result<()>) {
+        if let Err(error) = done {
+            complain!("{what}: {error:#}");
+            self.ledger.remark(&format!("{what}: {error:#}"));
+        }
+    }
+
+    fn save(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        // It keeps itself to its limits when it is saved, and so is published.
+        std::mem::swap(&mut held.ledger, &mut self.ledger);
+        let saved = held.save().map_err(Into::into);
+        std::mem::swap(&mut held.ledger, &mut self.ledger);
+        self.part("what is remembered could not be kept", saved);
+    }
+
+    /// Saves and publishes. What could not be said now is said with the verdict.
+    fn close(&mut self, publish: impl FnOnce(&Ledger) -> anyhow::Result<()>) {
+        self.save();
+        if let Err(error) = publish(&self.ledger) {
+            self.part("what became of this start could not be said", Err(error));
+            self.save();
+        }
+    }
 }
 
 fn say(start: &Start) {
@@ -96,6 +136,43 @@ mod tests {
     use super::*;
     use crate::mirror::memory::id;
     use crate::model::Counter;
+
+    fn remarks(ledger: &Ledger) -> Vec<String> {
+        ledger.boot.as_ref().unwrap().remarks.clone()
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_opened_stops_no_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        fs::write(&state, "a file where the folder should be").unwrap();
+        let mut book = Book::new(Held::open(&state).map_err(Into::into));
+        policy::begin(&mut book.ledger, &start(), &[], 1);
+        let mut said = Vec::new();
+        book.close(|ledger| {
+            said = remarks(ledger);
+            Ok(())
+        });
+        assert!(said[0].starts_with("nothing is remembered of earlier starts: "), "{said:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_kept_or_said_stops_no_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let obstacle = folder.path().join("ledger.json.part");
+        fs::create_dir(&obstacle).unwrap();
+        let mut book = Book::new(Held::open(folder.path()).map_err(Into::into));
+        policy::begin(&mut book.ledger, &start(), &[], 1);
+        book.close(|ledger| {
+            assert!(remarks(ledger)[0].starts_with("what is remembered could not be kept: "));
+            fs::remove_dir(&obstacle).unwrap();
+            anyhow::bail!("no room")
+        });
+        drop(book);
+        let kept = Held::open(folder.path()).unwrap().ledger;
+        assert_eq!(remarks(&kept)[1], "what became of this start could not be said: no room");
+        assert_eq!(kept.attempts.len(), 1);
+    }
 
     fn start() -> Start {
         let counter = Some(Counter { left: 2, done: 1 });
