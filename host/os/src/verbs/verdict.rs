@@ -2,16 +2,22 @@
 //!
 //! The checks are programs of their own, started as the daemon's unprivileged user, each with a limit. The time for all
 //! of it is kept here and not by systemd: a limit of a unit would restart a machine that nobody counts.
+//!
+//! Nothing that goes wrong here leaves a counted start unjudged: what cannot be found out makes it red, and a restart
+//! that is refused is asked for more and more firmly.
 
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::reboot::RebootMode;
 use serde_json::Value;
 
 use super::Site;
 use crate::files;
+use crate::ledger::Ledger;
 use crate::mirror::read_esp;
+use crate::model::Esp;
 use crate::policy::{self, Act, Start, unit_counts};
 use crate::programs::{ProgramError, Ran, run, run_well};
 use crate::status::{Check, Outcome, bounded, bounded_log};
@@ -66,6 +72,10 @@ const SELF_TEST: &[&str] = &[
     "60",
 ];
 
+/// How systemd is asked for a restart: in good order, and then without stopping what runs.
+const REBOOTS: &[&[&str]] =
+    &[&["systemctl", "--no-block", "reboot"], &["systemctl", "--force", "reboot"]];
+
 /// The exit status of a self-test that could not be run.
 const COULD_NOT_BE_RUN: i32 = 2;
 
@@ -83,21 +93,17 @@ impl Deadline {
 pub fn verdict(site: &Site) -> anyhow::Result<bool> {
     let Some(start) = site.start() else { anyhow::bail!("what runs is no deployment of ours") };
     let deadline = Deadline(Instant::now() + limit());
-    let blessed = site.known()?.blessed;
-    let mut checks = checks(deadline);
-    let failed = units("--failed").unwrap_or_else(|error| {
-        // Not to know of failed units is no good sign.
-        let (name, detail) = ("systemd".to_owned(), bounded(&error.to_string()));
-        checks.push(Check { name, passed: false, detail });
-        Vec::new()
-    });
-    let mut outcome = policy::judge(checks, &failed, blessed.as_ref());
+    let evidence = Evidence {
+        checks: checks(deadline),
+        ledger: site.known(),
+        esp: read_esp(&site.place.esp).map_err(Into::into),
+        failed: units("--failed").map_err(Into::into),
+    };
+    let (mut outcome, act, worst) = decide(&start, evidence);
     if let Outcome::Failed { log, .. } = &mut outcome {
-        let mut worst = failed.iter().filter(|unit| unit_counts(unit, blessed.as_ref()));
-        *log = last_words(worst.next().map_or(DAEMON, String::as_str));
+        *log = last_words(worst.as_deref().unwrap_or(DAEMON));
     }
     say(&outcome);
-    let act = policy::act(&outcome, &start, &read_esp(&site.place.esp)?);
     // A full disk decides nothing about a deployment.
     if let Err(error) = remember(site, &start, &outcome) {
         complain!("what was found could not be noted: {error:#}");
@@ -115,10 +121,56 @@ pub fn verdict(site: &Site) -> anyhow::Result<bool> {
         Act::Reboot => {
             tell!("the loader decides anew");
             rustix::fs::sync();
-            run_well(&["systemctl", "--no-block", "reboot"], QUICK)?;
+            reboot(REBOOTS, || Ok(nix::sys::reboot::reboot(RebootMode::RB_AUTOBOOT).map(drop)?))?;
             Ok(false)
         }
     }
+}
+
+/// What there is to judge by; not to know a part of it is no good sign.
+struct Evidence {
+    checks: Vec<Check>,
+    ledger: anyhow::Result<Ledger>,
+    esp: anyhow::Result<Esp>,
+    /// The units that failed.
+    failed: anyhow::Result<Vec<String>>,
+}
+
+/// What the evidence comes to, what is done about it, and the failed unit that speaks most against the deployment.
+fn decide(start: &Start, evidence: Evidence) -> (Outcome, Act, Option<String>) {
+    let Evidence { mut checks, ledger, esp, failed } = evidence;
+    let blessed = known(&mut checks, "ledger", ledger).and_then(|ledger| ledger.blessed);
+    let esp = known(&mut checks, "loader", esp);
+    let failed = known(&mut checks, "systemd", failed).unwrap_or_default();
+    let outcome = policy::judge(checks, &failed, blessed.as_ref());
+    let act = match esp {
+        Some(esp) => policy::act(&outcome, start, &esp),
+        // It is red. What the machine was set up with is still there to be started when the tries are spent.
+        None if start.counter.is_some() => Act::Reboot,
+        None => Act::Stay,
+    };
+    let worst = failed.into_iter().find(|unit| unit_counts(unit, blessed.as_ref()));
+    (outcome, act, worst)
+}
+
+/// A part of the evidence; what kept it from being known is a check that failed.
+fn known<T>(checks: &mut Vec<Check>, name: &str, part: anyhow::Result<T>) -> Option<T> {
+    let failed = |error| {
+        let detail = bounded(&format!("{error:#}"));
+        checks.push(Check { name: name.to_owned(), passed: false, detail });
+    };
+    part.map_err(failed).ok()
+}
+
+/// Restarts the machine in the first of these ways that is not refused, and in the last one without systemd.
+fn reboot(ways: &[&[&str]], last: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for words in ways {
+        match run_well(words, QUICK) {
+            Ok(_) => return Ok(()),
+            Err(error) => complain!("{error}"),
+        }
+    }
+    last()
 }
 
 /// Nobody would see from afar that something is wrong.
@@ -280,6 +332,8 @@ fn last_words(unit: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::memory::id;
+    use crate::model::Counter;
 
     #[test]
     fn the_owners_limit_is_kept_within_bounds() {
@@ -287,6 +341,58 @@ mod tests {
         assert_eq!(parse_limit(Some("soon")), LIMIT);
         assert_eq!(parse_limit(Some("900")), Duration::from_secs(900));
         assert_eq!(parse_limit(Some("999999")), Duration::from_secs(3600));
+    }
+
+    /// A start of system 2 and all that is good about it. On the ESP it is the only one.
+    fn good(counter: Option<(u32, u32)>) -> (Start, Evidence) {
+        let counter = counter.map(|(left, done)| Counter { left, done });
+        let version = "0.2.0".to_owned();
+        let start = Start { boot_id: "b".to_owned(), id: id(2), version, counter };
+        let (ledger, esp, failed) = (Ok(Ledger::default()), Ok(Esp::default()), Ok(Vec::new()));
+        (start, Evidence { checks: Vec::new(), ledger, esp, failed })
+    }
+
+    #[test]
+    fn what_cannot_be_known_makes_a_counted_start_red() {
+        type Break = fn(&mut Evidence);
+        let breaks: [(&str, Break); 3] = [
+            ("ledger: broken", |evidence| evidence.ledger = Err(anyhow::anyhow!("broken"))),
+            ("loader: broken", |evidence| evidence.esp = Err(anyhow::anyhow!("broken"))),
+            ("systemd: broken", |evidence| evidence.failed = Err(anyhow::anyhow!("broken"))),
+        ];
+        for (expected, break_it) in breaks {
+            for (counter, act) in [(Some((2, 1)), Act::Reboot), (None, Act::Stay)] {
+                let (start, mut evidence) = good(counter);
+                break_it(&mut evidence);
+                let (outcome, found, _) = decide(&start, evidence);
+                let Outcome::Failed { reason, .. } = outcome else { panic!("{outcome:?}") };
+                assert_eq!((reason.as_str(), found), (expected, act));
+            }
+        }
+        let (start, evidence) = good(Some((2, 1)));
+        assert_eq!(decide(&start, evidence).1, Act::Bless);
+    }
+
+    #[test]
+    fn the_last_try_ends_though_the_loader_cannot_be_read() {
+        let (start, mut evidence) = good(Some((0, 3)));
+        evidence.esp = Err(anyhow::anyhow!("broken"));
+        assert_eq!(decide(&start, evidence).1, Act::Reboot);
+    }
+
+    #[test]
+    fn a_restart_that_is_refused_is_asked_for_again() {
+        let asked = std::cell::Cell::new(0);
+        let last = || {
+            asked.set(asked.get() + 1);
+            Ok(())
+        };
+        reboot(&[&["false"], &["true"]], last).unwrap();
+        assert_eq!(asked.get(), 0);
+        reboot(&[&["false"], &["/nowhere/systemctl"]], last).unwrap();
+        assert_eq!(asked.get(), 1);
+        assert!(reboot(&[&["false"]], || anyhow::bail!("refused")).is_err());
+        assert_eq!(REBOOTS[1], ["systemctl", "--force", "reboot"]);
     }
 
     #[test]
