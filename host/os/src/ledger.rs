@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::files::{self, FileError};
+use crate::model::DeploymentId;
 use crate::status::{Attempt, Bad, MAX_ATTEMPTS, Outcome};
 
 /// No ledger is longer, in bytes.
@@ -47,6 +48,8 @@ pub struct Ledger {
     pub boot: Option<Boot>,
     /// Tries that were given back, the newest last, at most [`MAX_ATTEMPTS`].
     pub given_back: Vec<GivenBack>,
+    /// Deployments that fell and may still be there, by commit and serial number, the newest last, at most [`MAX_BAD`].
+    pub fallen: Vec<String>,
     /// The size of the partition that the file system was last grown to, in bytes.
     pub grown_to_bytes: u64,
     /// When somebody was last seen at the machine, in seconds since 1970.
@@ -202,11 +205,23 @@ impl Ledger {
         self.bad.iter().find(|bad| bad.commit == commit)
     }
 
+    /// Whether a deployment fell and may still be there.
+    pub fn has_fallen(&self, id: &DeploymentId) -> bool {
+        self.fallen.contains(&id.to_string())
+    }
+
+    /// Forgets that a deployment fell: it runs, or another has got its name.
+    pub fn risen(&mut self, id: &DeploymentId) {
+        let id = id.to_string();
+        self.fallen.retain(|fallen| *fallen != id);
+    }
+
     /// Keeps to the limits; the newest stay.
     fn trim(&mut self) {
         self.attempts.drain(..self.attempts.len().saturating_sub(MAX_ATTEMPTS));
         self.given_back.drain(..self.given_back.len().saturating_sub(MAX_ATTEMPTS));
         self.bad.drain(..self.bad.len().saturating_sub(MAX_BAD));
+        self.fallen.drain(..self.fallen.len().saturating_sub(MAX_BAD));
         if let Some(blessed) = &mut self.blessed {
             blessed.units.truncate(MAX_UNITS);
         }

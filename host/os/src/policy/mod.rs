@@ -146,6 +146,8 @@ pub fn begin(ledger: &mut Ledger, start: &Start, fallen: &[Fallen], at: u64) {
     for fallen in fallen {
         remember_fallen(ledger, start, fallen, at);
     }
+    // It was asked for again, and is tried again.
+    ledger.risen(&start.id);
     for record in &mut ledger.attempts {
         if record.attempt.outcome == Outcome::Pending {
             record.attempt.outcome = failed(CUT_OFF);
@@ -176,6 +178,8 @@ pub fn begin(ledger: &mut Ledger, start: &Start, fallen: &[Fallen], at: u64) {
 }
 
 fn remember_fallen(ledger: &mut Ledger, start: &Start, fallen: &Fallen, at: u64) {
+    ledger.risen(&fallen.id);
+    ledger.fallen.push(fallen.id.to_string());
     let commit = fallen.id.commit();
     let of_it = |record: &&mut crate::ledger::Record| record.attempt.commit == commit;
     let reason = match ledger.attempts.iter_mut().rev().find(of_it).map(|one| &mut one.attempt) {
@@ -366,8 +370,9 @@ pub fn superfluous(
     others.map(|(_, one)| one.id.clone()).collect()
 }
 
-/// Deployments that are not to be started again: what fell, and what is known to be bad, unless it runs. The second
-/// matters when the power went after the first had been noted.
+/// Deployments that are not to be started again: what fell now, and what is known to have fallen, unless it runs. The
+/// second matters when the power went after the first had been noted. It is never told by the commit: another
+/// deployment of the same system may be what the machine was set up with, or may have proved itself.
 pub fn condemned(
     ledger: &Ledger,
     deployments: &[Deployment],
@@ -376,7 +381,7 @@ pub fn condemned(
 ) -> Vec<DeploymentId> {
     let fell = |id: &DeploymentId| fallen.iter().any(|fallen| fallen.id == *id);
     let ids = deployments.iter().map(|one| &one.id).filter(|id| *id != booted);
-    ids.filter(|id| fell(id) || ledger.bad(id.commit()).is_some()).cloned().collect()
+    ids.filter(|id| fell(id) || ledger.has_fallen(id)).cloned().collect()
 }
 
 /// What a deployment is there for. `at` is its place in the order in which they are started.

@@ -44,6 +44,8 @@ struct Machine {
     deployments: Vec<Deployment>,
     ledger: Ledger,
     kinds: Vec<Kind>,
+    /// How system 0 turns out when it is brought in once more.
+    again: Kind,
     booted: Option<DeploymentId>,
     starts: u64,
     /// How often each was started since it was last brought in, while it was counted.
@@ -54,6 +56,11 @@ struct Machine {
 /// The power went.
 struct Cut;
 
+/// System 0, deployed once more beside what the machine was set up with.
+fn again() -> DeploymentId {
+    format!("{}.1", id(0).commit()).parse().unwrap()
+}
+
 impl Machine {
     fn new(kinds: Vec<Kind>) -> Self {
         let mut machine = Self {
@@ -61,6 +68,7 @@ impl Machine {
             deployments: vec![deployment(0, 1)],
             ledger: Ledger::default(),
             kinds,
+            again: Kind::Good,
             booted: None,
             starts: 0,
             counted: BTreeMap::new(),
@@ -72,7 +80,7 @@ impl Machine {
 
     fn kind(&self, id: &DeploymentId) -> Kind {
         let n = usize::from_str_radix(&id.commit()[..2], 16).unwrap();
-        self.kinds[n]
+        if *id == again() { self.again } else { self.kinds[n] }
     }
 
     /// The mirror, until the power goes; at every moment the loader finds something that it can start. Then what was
@@ -104,6 +112,7 @@ impl Machine {
         }
         for id in ids {
             self.power(&mut cut)?;
+            assert!(*id != pristine, "what the machine was set up with stays");
             self.deployments.retain(|one| one.id != *id);
             self.check();
         }
@@ -139,13 +148,16 @@ impl Machine {
 
     /// The new one comes first; what nobody needs any more goes when the loader knows.
     fn deploy(&mut self, n: u8, cut: Option<usize>) {
-        let known = self.deployments.iter().any(|one| one.id == id(n));
+        let id_of_it = if n == 0 { again() } else { id(n) };
+        let known = self.deployments.iter().any(|one| one.id == id_of_it);
         if known || self.booted.is_none() || offer(&self.ledger, id(n).commit(), false).is_err() {
             return;
         }
-        self.deployments.insert(0, deployment(n, 0));
+        let target = format!("../deploy/punktfunk/deploy/{id_of_it}");
+        self.deployments.insert(0, Deployment { id: id_of_it.clone(), target, ..deployment(n, 0) });
         self.renumber();
-        self.counted.remove(&id(n));
+        self.counted.remove(&id_of_it);
+        self.ledger.risen(&id_of_it);
         let others = superfluous(&self.deployments, self.booted.as_ref(), Some(&id(0)));
         if self.retire(&others, cut).is_err() {
             self.booted = None;
@@ -269,7 +281,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
 fn any_op() -> impl Strategy<Value = Op> {
     let cut = || prop::option::of(0..40usize);
     prop_oneof![
-        3 => (1..8u8, cut()).prop_map(|(n, cut)| Op::Deploy(n, cut)),
+        3 => (0..8u8, cut()).prop_map(|(n, cut)| Op::Deploy(n, cut)),
         1 => cut().prop_map(Op::Rollback),
         3 => cut().prop_map(Op::Start),
         1 => Just(Op::Visit),
@@ -284,10 +296,11 @@ proptest! {
     #[test]
     fn the_machine_heals_itself(
         kinds in prop::collection::vec(any_kind(), 7),
+        second in any_kind(),
         ops in prop::collection::vec(any_op(), 1..14),
     ) {
         let kinds = std::iter::once(Kind::Good).chain(kinds).collect();
-        let mut machine = Machine::new(kinds);
+        let mut machine = Machine { again: second, ..Machine::new(kinds) };
         prop_assert_eq!(machine.start(None), Kind::Good);
         for op in ops.into_iter().chain([Op::Start(None)]) {
             match op {
@@ -303,7 +316,9 @@ proptest! {
         }
         // What fell is remembered, and nothing good is.
         for bad in &machine.ledger.bad {
-            let kind = machine.kind(&format!("{}.0", bad.commit).parse().unwrap());
+            let id: DeploymentId = format!("{}.0", bad.commit).parse().unwrap();
+            let other = id == self::id(0);
+            let kind = machine.kind(&if other { again() } else { id });
             prop_assert!(kind != Kind::Good, "{bad:?}");
         }
         let number: Vec<u64> = machine.ledger.attempts.iter().map(|one| one.attempt.number).collect();
@@ -331,4 +346,18 @@ fn a_bad_system_returns_what_was_there_before() {
         machine.deploy(3, None);
         assert_eq!(machine.deployments.len(), 2);
     }
+}
+
+#[test]
+fn a_second_deployment_that_falls_leaves_the_first_of_its_commit() {
+    let kinds = vec![Kind::Good, Kind::Good, Kind::Good];
+    let mut machine = Machine { again: Kind::Dead, ..Machine::new(kinds) };
+    machine.start(None);
+    machine.deploy(2, None);
+    machine.start(None);
+    machine.deploy(0, None);
+    assert_eq!(machine.start(None), Kind::Good);
+    assert_eq!((machine.booted.clone(), machine.counted[&again()]), (Some(id(2)), TRIES));
+    let left: Vec<&DeploymentId> = machine.deployments.iter().map(|one| &one.id).collect();
+    assert_eq!(left, [&id(2), &id(0)]);
 }

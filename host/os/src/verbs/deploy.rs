@@ -23,10 +23,15 @@ pub fn deploy_local(
     site.ostree.pull_local(repository, &commit).context("the system could not be copied")?;
     let before = site.ostree.list()?;
     site.ostree.deploy(&commit).context("the system could not be deployed")?;
-    if insist && site.place.live {
-        // Or it would be removed when it is started.
+    if site.place.live {
+        // Or it would be removed when another is started.
         let mut held = site.ledger()?;
-        held.ledger.bad.retain(|bad| bad.commit != commit);
+        if let Some(first) = site.ostree.list()?.first() {
+            held.ledger.risen(first);
+        }
+        if insist {
+            held.ledger.bad.retain(|bad| bad.commit != commit);
+        }
         held.save()?;
     }
     let (booted, pristine) = (site.place.booted(), read_pristine(&site.place.sysroot));
