@@ -17,7 +17,7 @@ use rustix::net::sockopt::{socket_acceptconn, socket_peercred};
 use super::button::{self, Button};
 use super::machine::{Attendant, Do};
 use super::press::{Meaning, Presses};
-use super::stick::{self, Arrivals};
+use super::stick::{self, Arrival, Arrivals};
 use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
 use crate::programs::{ProgramError, run_well};
 
@@ -29,6 +29,9 @@ const STICK: &str = "/run/punktfunk-os/stick";
 
 /// How long switching off may take to be asked for.
 const QUICK: Duration = Duration::from_secs(30);
+
+/// So many messages of the kernel's are read before the others get their turn.
+const MAX_MESSAGES: usize = 64;
 
 /// Why nobody attends.
 #[derive(Debug, thiserror::Error)]
@@ -270,10 +273,11 @@ impl<'a> Attending<'a> {
     }
 
     fn read_arrivals(&mut self, arrivals: &Arrivals) {
-        while let Some(arrived) = arrivals.next() {
-            // Whatever it was, a button may have come with it.
+        let (names, buttons) = gather(|| arrivals.next());
+        if buttons {
             self.look_for_buttons();
-            let Some(name) = arrived else { continue };
+        }
+        for name in names {
             match stick::reset_file(&name, Path::new(STICK)) {
                 Ok(None) => {}
                 Ok(Some(digest)) => self.present(Presence::ResetFile { digest }),
@@ -335,6 +339,20 @@ impl<'a> Attending<'a> {
             self.talk = None;
         }
     }
+}
+
+/// What came that may be a stick, and whether a button may have come. Whoever makes devices without end makes nobody
+/// wait: the rest stays for the next turn.
+fn gather(next: impl FnMut() -> Option<Arrival>) -> (Vec<String>, bool) {
+    let (mut names, mut buttons) = (Vec::new(), false);
+    for arrival in std::iter::from_fn(next).take(MAX_MESSAGES) {
+        match arrival {
+            Arrival::Block(name) => names.push(name),
+            Arrival::Input => buttons = true,
+            Arrival::Other => {}
+        }
+    }
+    (names, buttons)
 }
 
 fn fd(of: &impl AsFd) -> PollFd<'_> {
@@ -417,6 +435,18 @@ mod tests {
             say(&"x".repeat(MAX_LINE_BYTES + 1));
             assert_eq!(hear(), "");
         });
+    }
+
+    #[test]
+    fn devices_without_end_are_read_in_turns() {
+        let mut read = 0;
+        let (names, buttons) = gather(|| {
+            read += 1;
+            Some(if read == 1 { Arrival::Block("sdb1".to_owned()) } else { Arrival::Other })
+        });
+        assert_eq!((read, names, buttons), (MAX_MESSAGES, vec!["sdb1".to_owned()], false));
+        let mut left = vec![Arrival::Other, Arrival::Input];
+        assert_eq!(gather(|| left.pop()), (vec![], true));
     }
 
     #[test]

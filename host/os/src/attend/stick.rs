@@ -32,9 +32,29 @@ const MAX_MESSAGE_BYTES: usize = 8192;
 /// The kernel's own group of messages.
 const KERNEL_GROUP: u32 = 1;
 
-/// Something that can hold a file system has appeared, by the kernel's name for it, such as `sdb1`.
-pub fn appeared(message: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(message).ok()?;
+/// What a message of the kernel's says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// Something that can hold a file system has appeared, by the kernel's name for it, such as `sdb1`.
+    Block(String),
+    /// A button may have come. What programs make is none.
+    Input,
+    /// Nothing that matters here.
+    Other,
+}
+
+/// What a message of the kernel's says.
+pub fn arrival(message: &[u8]) -> Arrival {
+    let Ok(text) = std::str::from_utf8(message) else { return Arrival::Other };
+    let says = |what: &str| text.split('\0').skip(1).any(|line| line == what);
+    let made = |line: &str| line.starts_with("DEVPATH=/devices/virtual/");
+    if says("SUBSYSTEM=input") && says("ACTION=add") && !text.split('\0').any(made) {
+        return Arrival::Input;
+    }
+    appeared(text).map_or(Arrival::Other, Arrival::Block)
+}
+
+fn appeared(text: &str) -> Option<String> {
     let field = |key: &str| {
         text.split('\0').skip(1).find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
     };
@@ -64,14 +84,16 @@ impl Arrivals {
         Ok(Self(fd))
     }
 
-    /// The next device that appeared, if a message waits that says so; `None` when none waits.
-    pub fn next(&self) -> Option<Option<String>> {
+    /// What the next message says; `None` when none waits.
+    pub fn next(&self) -> Option<Arrival> {
         let mut message = [0; MAX_MESSAGE_BYTES];
         let received = recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), &mut message);
         match received {
             // Any process may send to the group; the kernel's own number is 0.
-            Ok((count, Some(from))) if from.pid() == 0 => Some(appeared(&message[..count])),
-            Ok(_) | Err(nix::Error::ENOBUFS | nix::Error::EINTR) => Some(None),
+            Ok((count, Some(from))) if from.pid() == 0 => Some(arrival(&message[..count])),
+            Ok(_) | Err(nix::Error::EINTR) => Some(Arrival::Other),
+            // Messages were lost, and a button's may be among them.
+            Err(nix::Error::ENOBUFS) => Some(Arrival::Input),
             Err(_) => None,
         }
     }
@@ -168,14 +190,28 @@ mod tests {
 
     #[test]
     fn arrivals_are_understood() {
-        assert_eq!(appeared(ADDED.as_bytes()).as_deref(), Some("sdb1"));
+        assert_eq!(arrival(ADDED.as_bytes()), Arrival::Block("sdb1".to_owned()));
         for (from, to) in [
             ("ACTION=add", "ACTION=remove"),
             ("SUBSYSTEM=block", "SUBSYSTEM=net"),
             ("DEVNAME=sdb1", "DEVNAME=../etc/x"),
             ("DEVNAME=sdb1", "DEVNAME="),
         ] {
-            assert_eq!(appeared(ADDED.replace(from, to).as_bytes()), None, "{to}");
+            assert_eq!(arrival(ADDED.replace(from, to).as_bytes()), Arrival::Other, "{to}");
+        }
+    }
+
+    #[test]
+    fn only_devices_that_no_program_made_may_be_buttons() {
+        let added = "add@/devices/x\0ACTION=add\0DEVPATH=/devices/LNXSYSTM:00/input/input1\0\
+                     SUBSYSTEM=input\0SEQNUM=4\0";
+        assert_eq!(arrival(added.as_bytes()), Arrival::Input);
+        for (from, to) in [
+            ("ACTION=add", "ACTION=remove"),
+            ("SUBSYSTEM=input", "SUBSYSTEM=net"),
+            ("/devices/LNXSYSTM:00", "/devices/virtual"),
+        ] {
+            assert_eq!(arrival(added.replace(from, to).as_bytes()), Arrival::Other, "{to}");
         }
     }
 
@@ -225,7 +261,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_message_is_too_strange(message: Vec<u8>) {
-            let _ = appeared(&message);
+            let _ = arrival(&message);
             let _ = is_fat(&message);
         }
     }
