@@ -6,7 +6,8 @@
 //! there. No line makes root open a path of the daemon's choosing, run a program, or say what it has kept.
 //!
 //! - [`machine`]: what follows from what, purely.
-//! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] reads reset files.
+//! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] reads reset files, and
+//!   [`used`] knows those that were used.
 //! - [`note`]: the claim on the stick and on the screens. [`serve`] waits for all of it in one place.
 //!
 //! Deliberately absent: power (the daemon asks logind), updates, and reading anything back.
@@ -18,6 +19,7 @@ pub mod owner;
 pub mod press;
 pub mod serve;
 pub mod stick;
+pub mod used;
 
 use std::fmt;
 

@@ -18,6 +18,7 @@ use super::button::{self, Button};
 use super::machine::{Attendant, Do};
 use super::press::{Meaning, Presses};
 use super::stick::{self, Arrival, Arrivals};
+use super::used::Used;
 use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
 use crate::programs::{ProgramError, run_well};
 
@@ -128,6 +129,7 @@ pub struct Attending<'a> {
     talk: Option<Talk>,
     buttons: Vec<Button>,
     presses: Presses,
+    used: Used,
     began: Instant,
 }
 
@@ -135,12 +137,14 @@ impl<'a> Attending<'a> {
     /// Begins, with no claim shown: the daemon says it again when it can be claimed.
     pub fn new(site: Site<'a>) -> Result<Self, ServeError> {
         let attendant = Attendant::new(owner::read(&site.state)?);
+        let used = Used::read(&site.state);
         let attending = Self {
             site,
             attendant,
             talk: None,
             buttons: Vec::new(),
             presses: Presses::default(),
+            used,
             began: Instant::now(),
         };
         attending.erase();
@@ -280,9 +284,18 @@ impl<'a> Attending<'a> {
         for name in names {
             match stick::reset_file(&name, Path::new(STICK)) {
                 Ok(None) => {}
-                Ok(Some(digest)) => self.present(Presence::ResetFile { digest }),
+                Ok(Some(digest)) => self.reset_file(digest),
                 Err(error) => complain!("{name}: {error}"),
             }
+        }
+    }
+
+    /// A reset file shows that somebody is there once.
+    fn reset_file(&mut self, digest: String) {
+        if self.used.take(&digest) {
+            self.present(Presence::ResetFile { digest });
+        } else {
+            tell!("a reset file that was used already is ignored");
         }
     }
 
@@ -447,6 +460,26 @@ mod tests {
         assert_eq!((read, names, buttons), (MAX_MESSAGES, vec!["sdb1".to_owned()], false));
         let mut left = vec![Arrival::Other, Arrival::Input];
         assert_eq!(gather(|| left.pop()), (vec![], true));
+    }
+
+    #[test]
+    fn a_reset_file_shows_somebody_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = std::cell::Cell::new(0);
+        for _ in 0..2 {
+            let mut present = || seen.set(seen.get() + 1);
+            let site = Site {
+                state: folder.path().to_path_buf(),
+                esp: folder.path().to_path_buf(),
+                screens: vec![],
+                daemon_uid: me(),
+                present: &mut present,
+            };
+            let mut attending = Attending::new(site).unwrap();
+            attending.reset_file("a".repeat(64));
+            attending.reset_file("a".repeat(64));
+        }
+        assert_eq!(seen.get(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! programs, in mounts of this process alone. No link is followed, no more is read than a reset file can hold, and the
 //! stick is let go at once.
 //!
-//! Deliberately absent: what is in the file. It counts by its digest, once, and the daemon keeps which were used.
+//! Deliberately absent: what is in the file. It counts by its digest, once: [`super::used`] keeps which were used.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
