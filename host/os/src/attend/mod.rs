@@ -8,7 +8,7 @@
 //! - [`machine`]: what follows from what, purely.
 //! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] reads reset files, and
 //!   [`used`] knows those that were used.
-//! - [`note`]: the claim on the stick and on the screens. [`serve`] waits for all of it in one place.
+//! - [`note`]: the claim on the stick and on the screens, [`show`]: when. [`serve`] waits for all of it in one place.
 //!
 //! Deliberately absent: power (the daemon asks logind), updates, and reading anything back.
 
@@ -18,6 +18,7 @@ pub mod note;
 pub mod owner;
 pub mod press;
 pub mod serve;
+pub mod show;
 pub mod stick;
 pub mod used;
 

@@ -17,6 +17,7 @@ use rustix::net::sockopt::{socket_acceptconn, socket_peercred};
 use super::button::{self, Button};
 use super::machine::{Attendant, Do};
 use super::press::{Meaning, Presses};
+use super::show::Showing;
 use super::stick::{self, Arrival, Arrivals};
 use super::used::Used;
 use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
@@ -130,6 +131,7 @@ pub struct Attending<'a> {
     buttons: Vec<Button>,
     presses: Presses,
     used: Used,
+    showing: Showing,
     began: Instant,
 }
 
@@ -138,13 +140,14 @@ impl<'a> Attending<'a> {
     pub fn new(site: Site<'a>) -> Result<Self, ServeError> {
         let attendant = Attendant::new(owner::read(&site.state)?);
         let used = Used::read(&site.state);
-        let attending = Self {
+        let mut attending = Self {
             site,
             attendant,
             talk: None,
             buttons: Vec::new(),
             presses: Presses::default(),
             used,
+            showing: Showing::default(),
             began: Instant::now(),
         };
         attending.erase();
@@ -161,7 +164,8 @@ impl<'a> Attending<'a> {
         listener: &UnixListener,
         arrivals: Option<&Arrivals>,
     ) -> Result<(), ServeError> {
-        let timeout = self.presses.deadline().map(|deadline| {
+        let deadlines = [self.presses.deadline(), self.showing.deadline()];
+        let timeout = deadlines.into_iter().flatten().min().map(|deadline| {
             let left = deadline.saturating_sub(self.began.elapsed());
             // A whole millisecond more, so that it has passed when it is looked.
             Timespec::try_from(left + Duration::from_millis(1)).unwrap_or_default()
@@ -190,6 +194,7 @@ impl<'a> Attending<'a> {
         if let Some(arrivals) = arrivals.filter(|_| ready.next() == Some(true)) {
             self.read_arrivals(arrivals);
         }
+        self.show();
         Ok(())
     }
 
@@ -311,16 +316,7 @@ impl<'a> Attending<'a> {
                 Do::Say(said) => self.say(&said),
                 Do::Note => (self.site.present)(),
                 Do::Erase => self.erase(),
-                Do::Show(claim) => {
-                    if let Err(error) = note::write(&self.site.esp, &claim) {
-                        complain!("{error}");
-                    }
-                    let lines = note::lines(&claim);
-                    for screen in &self.site.screens {
-                        // Many machines have one of them only.
-                        let _ = note::show(screen, &lines);
-                    }
-                }
+                Do::Show(claim) => self.showing.offer(claim),
                 Do::Keep(key) => self.keep(&key),
             }
         }
@@ -339,7 +335,22 @@ impl<'a> Attending<'a> {
         self.say(&said);
     }
 
-    fn erase(&self) {
+    /// Shows a claim whose time has come.
+    fn show(&mut self) {
+        let Some(claim) = self.showing.due(self.began.elapsed()) else { return };
+        if let Err(error) = note::write(&self.site.esp, &claim) {
+            complain!("{error}");
+            self.showing.not_shown();
+        }
+        let lines = note::lines(&claim);
+        for screen in &self.site.screens {
+            // Many machines have one of them only.
+            let _ = note::show(screen, &lines);
+        }
+    }
+
+    fn erase(&mut self) {
+        self.showing.erased();
         if let Err(error) = note::erase(&self.site.esp) {
             complain!("{error}");
         }
@@ -424,6 +435,11 @@ mod tests {
             assert!(!note.exists(), "an old claim is erased");
             say(CLAIM);
             assert!(fs::read_to_string(&note).unwrap().contains("ABCD2345"));
+            // Neither the same nor another is written at once.
+            fs::write(&note, "as it was").unwrap();
+            say(CLAIM);
+            say(&CLAIM.replace("ABCD2345", "ABCD2346"));
+            assert_eq!(fs::read_to_string(&note).unwrap(), "as it was");
             say(r#"{"say":"claimed"}"#);
             assert!(!note.exists());
             let (salt, ours, other) = ("0".repeat(32), "a".repeat(64), "b".repeat(64));
