@@ -27,6 +27,10 @@ pub enum Do {
 pub struct Attendant {
     /// The key that is kept.
     owner: Option<OwnerKey>,
+    /// The key that was kept before the last one was to be.
+    before: Option<OwnerKey>,
+    /// What is kept could not be read, so nobody knows whose word counts.
+    unknown: bool,
     /// The host can be claimed, or was just now.
     armed: bool,
     /// When somebody was last at the machine, unless that has been used.
@@ -62,6 +66,7 @@ impl Attendant {
         let refused =
             |reason: &str| vec![Do::Say(FromRoot::OwnerRefused { reason: reason.to_owned() })];
         match &self.owner {
+            _ if self.unknown => return refused("the key that is kept cannot be read"),
             Some(kept) if *kept == key => return vec![Do::Say(FromRoot::OwnerKept)],
             Some(_) => {
                 let held = self.present_at.take();
@@ -73,13 +78,16 @@ impl Attendant {
             None => {}
         }
         self.armed = false;
-        self.owner = Some(key.clone());
+        self.before = self.owner.replace(key.clone());
         vec![Do::Keep(key)]
     }
 
-    /// Keeping a key failed: what was kept before holds.
-    pub fn not_kept(&mut self, before: Option<OwnerKey>) {
-        self.owner = before;
+    /// Keeping a key failed: what lies on the disk is what holds. If that cannot be read, the key from before stays and
+    /// no other is believed until it can be: an unreadable key is not none.
+    pub fn not_kept(&mut self, on_the_disk: Option<Option<OwnerKey>>) {
+        self.unknown = on_the_disk.is_none();
+        let before = self.before.take();
+        self.owner = on_the_disk.unwrap_or(before);
     }
 
     /// The key that is kept.
@@ -152,7 +160,19 @@ mod tests {
         let mut attendant = Attendant::new(Some(key("a")));
         attendant.present(at(0), Presence::PowerButton);
         attendant.said(at(1), FromDaemon::Owner(key("b")));
-        attendant.not_kept(Some(key("a")));
+        attendant.not_kept(Some(Some(key("a"))));
         assert_eq!(attendant.kept(), Some(&key("a")));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_not_none() {
+        let mut attendant = Attendant::new(Some(key("a")));
+        attendant.present(at(0), Presence::PowerButton);
+        attendant.said(at(1), FromDaemon::Owner(key("b")));
+        attendant.not_kept(None);
+        assert_eq!(attendant.kept(), Some(&key("a")));
+        attendant.said(at(2), FromDaemon::parse(CLAIM.as_bytes()).unwrap());
+        attendant.present(at(3), Presence::PowerButton);
+        assert!(is_refused(&attendant.said(at(4), FromDaemon::Owner(key("b")))));
     }
 }

@@ -327,8 +327,8 @@ impl<'a> Attending<'a> {
             Ok(()) => FromRoot::OwnerKept,
             Err(error) => {
                 complain!("{error}");
-                // What lies on the disk is what holds.
-                self.attendant.not_kept(owner::read(&self.site.state).unwrap_or_default());
+                let there = owner::read(&self.site.state);
+                self.attendant.not_kept(there.inspect_err(|error| complain!("{error}")).ok());
                 FromRoot::OwnerRefused { reason: "the disk did not take it".to_owned() }
             }
         };
@@ -496,6 +496,25 @@ mod tests {
             attending.reset_file("a".repeat(64));
         }
         assert_eq!(seen.get(), 1);
+    }
+
+    #[test]
+    fn an_unreadable_key_lets_nobody_bring_the_first() {
+        with_daemon(me(), |say, hear, folder| {
+            hear();
+            let file = folder.join("os/owner.json");
+            fs::create_dir(&file).unwrap();
+            let (salt, key) = ("0".repeat(32), "a".repeat(64));
+            let owner = format!(r#"{{"say":"owner","salt":"{salt}","key":"{key}"}}"#);
+            say(CLAIM);
+            say(&owner);
+            assert!(hear().contains("the disk did not take it"));
+            fs::remove_dir(&file).unwrap();
+            say(CLAIM);
+            say(&owner);
+            assert!(hear().contains("cannot be read"));
+            assert!(!file.exists());
+        });
     }
 
     #[test]
