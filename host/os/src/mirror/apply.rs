@@ -23,6 +23,7 @@ fn take(step: &Step, sysroot: &Path, esp: &Path) -> Result<(), FileError> {
         Step::Write { to, text } => {
             // All that it speaks of is on the disk before it is.
             sync(esp)?;
+            clear(&esp.join(to))?;
             files::replace(&esp.join(to), text.as_bytes(), 0o600)?;
             sync(esp)
         }
@@ -30,8 +31,13 @@ fn take(step: &Step, sysroot: &Path, esp: &Path) -> Result<(), FileError> {
             absent(fs::remove_file(esp.join(path)), "remove", &esp.join(path))?;
             sync(esp)
         }
+        Step::Clean(path) => {
+            cleaned(absent(fs::remove_file(esp.join(path)), "remove", &esp.join(path)));
+            sync(esp)
+        }
         Step::RemoveFolder(path) => {
-            absent(fs::remove_dir(esp.join(path)), "remove", &esp.join(path))
+            cleaned(absent(fs::remove_dir(esp.join(path)), "remove", &esp.join(path)));
+            Ok(())
         }
         Step::Link { id, target } => link(&sysroot.join(format!("ostree/pf/{id}")), target),
         Step::Unlink(id) => {
@@ -45,7 +51,26 @@ fn folder(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(|source| FileError::new("make the folder", path, source))
 }
 
+/// What stays lying about takes room and does no other harm.
+fn cleaned(done: Result<(), FileError>) {
+    if let Err(error) = done {
+        complain!("{error}");
+    }
+}
+
+/// Where a file is to be, and where it lies until it is whole, there is no folder of somebody else's making.
+fn clear(to: &Path) -> Result<(), FileError> {
+    for path in [to, &files::part(to)] {
+        if fs::symlink_metadata(path).is_ok_and(|about| about.is_dir()) {
+            let removed = fs::remove_dir_all(path);
+            removed.map_err(|source| FileError::new("remove", path, source))?;
+        }
+    }
+    Ok(())
+}
+
 fn copy(from: &Path, to: &Path, bytes: u64) -> Result<(), FileError> {
+    clear(to)?;
     let part = files::part(to);
     let failed = |source| FileError::new("copy to", &part, source);
     let mut source = File::open(from).map_err(|error| FileError::new("read", from, error))?;

@@ -54,7 +54,7 @@ pub(crate) fn take(esp: &mut Esp, step: &Step) {
         }
         Step::Copy { to, bytes, .. } => put(esp, to, *bytes, ""),
         Step::Write { to, text } => put(esp, to, text.len() as u64, text),
-        Step::Remove(path) => {
+        Step::Remove(path) | Step::Clean(path) => {
             esp.leftovers.remove(path);
             if let Some(name) = path.strip_prefix(&format!("{ENTRIES}/")) {
                 esp.entries.retain(|entry, _| entry.to_string() != name);

@@ -76,7 +76,9 @@ pub enum Step {
     },
     /// Removes a file from the ESP.
     Remove(String),
-    /// Removes an empty folder from the ESP.
+    /// Removes what an interrupted write left on the ESP, if that can be done.
+    Clean(String),
+    /// Removes a folder from the ESP, if it is empty.
     RemoveFolder(String),
     /// Makes the link of a deployment that does not move.
     Link {
@@ -98,7 +100,7 @@ pub fn plan(request: &Request<'_>) -> Result<Vec<Step>, MirrorError> {
     let entries = wanted_entries(request);
     let gone = gone_entries(request, &entries);
     let removal = removal(request, &entries, &gone);
-    let mut steps: Vec<Step> = esp.leftovers.keys().cloned().map(Step::Remove).collect();
+    let mut steps: Vec<Step> = esp.leftovers.keys().cloned().map(Step::Clean).collect();
     let early = make_room(request, &entries, &gone, &removal)?;
     steps.extend(junk(esp).into_iter().flat_map(|kernel| remove_set(esp, &kernel)));
     if early {

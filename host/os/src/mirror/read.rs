@@ -88,8 +88,10 @@ pub fn read_esp(esp: &Path) -> Result<Esp, MirrorError> {
     };
     for name in names(&esp.join(ENTRIES))? {
         let path = esp.join(ENTRIES).join(&name);
+        // What is no file is nobody's entry, and stays.
+        let Some(bytes) = length(&path) else { continue };
         if name.ends_with(PART) {
-            found.leftovers.insert(format!("{ENTRIES}/{name}"), length(&path).unwrap_or(0));
+            found.leftovers.insert(format!("{ENTRIES}/{name}"), bytes);
         } else if let Ok(entry) = name.parse::<EntryName>() {
             // One that cannot be read is written anew.
             let text = files::read(&path, MAX_TEXT_BYTES).unwrap_or_default();
@@ -118,12 +120,13 @@ fn read_set(folder: &Path) -> Result<(KernelSet, BTreeMap<String, u64>), MirrorE
     };
     let all = names(folder)?.into_iter();
     let strangers = all.filter(|name| !matches!(name.as_str(), "linux" | "initrd" | "ok"));
-    let leftovers = strangers.map(|name| (name.clone(), length(&folder.join(&name)).unwrap_or(0)));
+    let leftovers = strangers.filter_map(|name| Some((name.clone(), length(&folder.join(&name))?)));
     Ok((set, leftovers.collect()))
 }
 
+/// The length of a plain file.
 fn length(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|about| about.len())
+    fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file).map(|about| about.len())
 }
 
 /// The names in a folder, sorted; none when it is not there.

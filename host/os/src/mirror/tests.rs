@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::memory::{bootable, deployment, entry, id, sum, take, torn, whole};
 use super::{MirrorError, Request, Step, Tries, plan};
-use crate::model::esp::{ENTRIES, entry_path};
+use crate::model::esp::{ENTRIES, entry_path, in_set};
 use crate::model::{Counter, Deployment, DeploymentId, Entry, EntryName, Esp, KernelSet, loader};
 
 /// What a plan is made from.
@@ -300,6 +300,13 @@ fn real_folders_follow_the_plan() {
     let old = EntryName { id: id(1), counter: Some(Counter { left: 0, done: 3 }) };
     std::fs::write(esp_folder.join(entry_path(&old)), entry(1, 1, false).to_string()).unwrap();
     std::fs::write(esp_folder.join(ENTRIES).join("x.conf.part"), "torn").unwrap();
+    // Folders where files are meant, and where nothing is.
+    let (set, dead) = (in_set(&one.kernel, "linux"), in_set(&sum(0x99), "linux"));
+    let wanted = entry_path(&EntryName { id: id(3), counter: Some(Counter { left: 3, done: 0 }) });
+    let conf = format!("{ENTRIES}/y.conf.part");
+    for folder in [&set, &format!("{set}.part"), &dead, &conf, &wanted] {
+        std::fs::create_dir_all(esp_folder.join(folder).join("x")).unwrap();
+    }
     let read = || super::read_esp(&esp_folder).unwrap();
     let esp = read();
     assert_eq!((esp.entries.len(), esp.leftovers.len()), (1, 1));
