@@ -45,6 +45,8 @@ pub struct Request<'a> {
     pub deployments: &'a [Deployment],
     /// What runs, if something of ours does.
     pub booted: Option<&'a DeploymentId>,
+    /// The loader's count of what runs, if it counts.
+    pub counter: Option<Counter>,
     /// What remains when all else has failed.
     pub pristine: Option<&'a DeploymentId>,
     /// How often a new deployment is tried.
@@ -173,8 +175,14 @@ fn kept_name(request: &Request<'_>, id: &DeploymentId) -> EntryName {
     let there = request.esp.entries.keys().filter(|name| name.id == *id);
     // No count is a blessing; of two counts the one with fewer tries left is the later.
     let kept = there.min_by_key(|name| name.counter);
-    let proven = request.uncounted || request.pristine == Some(id) || request.booted == Some(id);
-    let counter = (!proven).then_some(Counter { left: request.tries.0, done: 0 });
+    let counter = if request.uncounted || request.pristine == Some(id) {
+        None
+    } else if request.booted == Some(id) {
+        // That it runs is no verdict: what was counted is counted on.
+        request.counter
+    } else {
+        Some(Counter { left: request.tries.0, done: 0 })
+    };
     kept.cloned().unwrap_or_else(|| EntryName { id: id.clone(), counter })
 }
 

@@ -23,6 +23,7 @@ impl Case {
             esp: &self.esp,
             deployments: &self.deployments,
             booted: self.booted.as_ref(),
+            counter: None,
             pristine: self.pristine.as_ref(),
             tries: Tries::default(),
             uncounted: false,
@@ -244,6 +245,23 @@ fn nothing_between_the_old_choice_and_the_new_comes_up() {
     assert_eq!(choices(&[(0, None, 9), (6, None, 5), (2, None, 1)], &[2, 6], 6), [id(0), id(2)]);
     // The pristine one steps back and stays the choice, since the first has no tries left; another is gone.
     assert_eq!(choices(&[(4, Some(0), 1), (6, None, 5), (2, None, 3)], &[4, 6], 6), [id(6)]);
+}
+
+#[test]
+fn a_lost_entry_of_what_runs_is_counted_on() {
+    let esp = Esp { free_bytes: u64::MAX / 2, cluster_bytes: 4096, ..Esp::default() };
+    let deployments = vec![deployment(2, 2), deployment(0, 1)];
+    let case = Case { esp, deployments, booted: Some(id(2)), pristine: Some(id(0)) };
+    let counter = Some(Counter { left: 1, done: 2 });
+    for counter in [counter, None] {
+        let mut esp = case.esp.clone();
+        for step in &plan(&Request { counter, ..case.request() }).unwrap() {
+            take(&mut esp, step);
+        }
+        let names: Vec<&EntryName> = esp.entries.keys().collect();
+        let pristine = EntryName { id: id(0), counter: None };
+        assert_eq!(names, [&pristine, &EntryName { id: id(2), counter }]);
+    }
 }
 
 #[test]

@@ -93,6 +93,7 @@ impl Machine {
             esp: &self.esp,
             deployments: &deployments,
             booted: self.booted.as_ref(),
+            counter: None,
             pristine: Some(&pristine),
             tries: Tries::new(TRIES).unwrap(),
             uncounted: false,

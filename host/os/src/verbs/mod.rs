@@ -87,6 +87,7 @@ impl Site {
             esp: &esp,
             deployments: &deployments,
             booted: booted.as_ref(),
+            counter: booted.as_ref().and_then(|id| self.counter(id)),
             pristine: pristine.as_ref(),
             tries,
             uncounted,
