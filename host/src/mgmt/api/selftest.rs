@@ -82,6 +82,7 @@ async fn renew(
         (status = 204, description = "given"),
         (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such self-test runs"),
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "its request has not come, or has its PIN"),
+        (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "that is no PIN"),
     ),
 )]
 async fn pin(
