@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,9 +13,9 @@ STOCK_CLIENT = ROOT / "host/tests/stock_client"
 sys.path.insert(0, str(STOCK_CLIENT))
 
 from disk import Disk  # noqa: E402
-from home import Home  # noqa: E402
+from home import Home, wait_for  # noqa: E402
 from machine import Machine  # noqa: E402
-from owner import Owner  # noqa: E402
+from story import OFF_S, VERSION, Browser, Device, code_of, green, install, pair, ready  # noqa: E402
 from variants import Variants  # noqa: E402
 
 
@@ -23,6 +24,7 @@ def pytest_addoption(parser):
     parser.addoption("--repo", required=True, help="the OSTree repository that it was made from")
     parser.addoption("--os-program", required=True, help="a punktfunk-os that runs here")
     parser.addoption("--artefacts", required=True, help="the folder for logs and pictures")
+    parser.addoption("--settled", type=Path, help="where the settled box lies, or is kept for the next run")
 
 
 def pytest_configure(config):
@@ -74,11 +76,57 @@ def home(artefacts):
         yield home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def machine(home, image, artefacts):
-    """One machine, through all tests in the order of the file, as in a home."""
+    """One machine, through all tests of a file in their order, as in a home."""
     disk = Disk(image, artefacts / "box.raw")
     with Machine(disk.path, artefacts, home) as machine:
         machine.storage = disk
+        yield machine
+    disk.path.unlink()
+
+
+@pytest.fixture(scope="session")
+def settled(request, home, image, artefacts):
+    """The disk of a box that is claimed, green, paired with a device, and off; and that device's folder."""
+    folder = request.config.getoption("--settled") or artefacts / "settled"
+    disk, memory = folder / "box.raw", folder / "device"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        memory.mkdir(parents=True)
+        settle(home, Disk(image, disk), folder, Device(home, folder, memory))
+        (folder / "complete").touch()
+    yield disk, memory
+    if not request.config.getoption("--settled"):
+        disk.unlink()
+
+
+def settle(home, disk, folder, device):
+    owner = Browser(home)
+    with Machine(disk.path, folder, home) as machine:
+        machine.storage = disk
+        machine.switch_on()
+        ready(machine, owner)
+        note = wait_for("CLAIM.txt", 60, lambda: disk.esp_file("CLAIM.txt"), machine.is_on)
+        owner.ask("claim", code_of(note), "Den")
+        green(machine, owner, VERSION)
+        pair(owner, device)
+        machine.press_power()
+        machine.wait_off(OFF_S)
+
+
+@pytest.fixture
+def box(request, home, settled, artefacts, variants, os_program, tmp_path):
+    """A settled box of this test's own, still off. `box.install(version, ..)` puts a version on its disk."""
+    folder = artefacts / request.node.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    disk = Disk(settled[0], folder / "box.raw")
+    shutil.copytree(settled[1], folder / "device")
+    with Machine(disk.path, folder, home) as machine:
+        machine.storage, machine.owner = disk, Browser(home)
+        machine.device = Device(home, folder, folder / "device")
+        machine.install = lambda version, **options: install(
+            machine, variants, os_program, version, tmp_path, **options)
         yield machine
     disk.path.unlink()

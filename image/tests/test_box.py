@@ -1,24 +1,15 @@
 """The story of a box: it is switched on, claimed, paired and played from; it gets a better version and a broken one."""
 
-import json
-import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from conftest import ROOT, STOCK_CLIENT
 from home import BOX, wait_for
 from network import inside
 from owner import Refused
+from story import GREEN_S, OFF_S, START_S, VERSION, Browser, Device, code_of, green, install, pair, ready, told_of
 
-# Software emulation on two busy cores is thirty times slower than a PC.
-START_S, GREEN_S, OFF_S = 300, 300, 120
-# What the image is called that the machine begins with: as the workspace is.
-VERSION = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
 TCP_PORTS = {80, 443, 47984, 47989, 47990, 48010}
 
 
@@ -27,73 +18,9 @@ def owner(home):
     return Browser(home)
 
 
-class Browser:
-    """The owner's browser, in the home's network: each call is a process there."""
-
-    def __init__(self, home):
-        self.home, self.memory = home, {}
-
-    def ask(self, what, *words):
-        done = subprocess.run(
-            inside(self.home.namespace, [sys.executable, "-B", Path(__file__).parent / "browser.py", what, *words]),
-            input=json.dumps(self.memory), capture_output=True, text=True, timeout=120,
-            env=os.environ | {"PYTHONPATH": str(STOCK_CLIENT)})
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-        self.memory = answer["memory"]
-        if "refused" in answer:
-            raise Refused(answer["refused"], answer["value"])
-        return answer["value"]
-
-    def call(self, method, path, body=None):
-        return self.ask("call", method, path, json.dumps(body))
-
-    def landing(self):
-        return self.ask("landing")
-
-
 @pytest.fixture(scope="module")
 def device(home, artefacts, tmp_path_factory):
-    """A stock client."""
-    folder = tmp_path_factory.mktemp("device")
-
-    class Device:
-        def begin(self, verb, **options):
-            options = {"config": folder, "address": BOX} | options
-            words = [word for name, value in options.items() for word in (f"--{name}", value)]
-            return subprocess.Popen(
-                inside(home.namespace, [sys.executable, "-B", STOCK_CLIENT / "client.py", verb, *words]),
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-        def finish(self, process, limit_s=240):
-            output, errors = process.communicate(timeout=limit_s)
-            assert process.returncode == 0, errors[-4000:]
-            return json.loads(output.splitlines()[-1])
-
-        def play(self, name):
-            out = artefacts / name
-            out.mkdir(exist_ok=True)
-            seen = self.finish(self.begin("glance", out=out, seconds=60, width=320, height=180, fps=10))
-            assert seen["pictures"] >= 20 and seen["moved"] > 0.001, seen
-            assert is_card(out / "card.png"), f"{out / 'card.png'} is not the Test card"
-            return seen
-
-    return Device()
-
-
-def is_card(path):
-    """The edge of the Test card: blocks of black and white by turns, 16 pixels wide in this mode."""
-    picture = Image.open(path).convert("L")
-    top = [picture.getpixel((x, 8)) for x in range(24, 300, 16)]
-    left = [picture.getpixel((8, y)) for y in range(24, 160, 16)]
-    return all(abs(a - b) > 120 for edge in (top, left) for a, b in zip(edge, edge[1:]))
-
-
-def ready(machine, owner, limit_s=START_S):
-    landing = wait_for(
-        "the host", limit_s, lambda: (said := owner.landing()) and said["stage"]["stage"] == "ready" and said,
-        machine.is_on)
-    return landing
+    return Device(home, artefacts, tmp_path_factory.mktemp("device"))
 
 
 def test_it_starts_and_says_who_it_is(machine, owner, measured):
@@ -110,11 +37,6 @@ def test_its_stick_and_its_console_say_how_to_claim_it(machine):
     assert re.search(r"https://\S+/#claim=[0-9a-f]{32}\b", note), note
     shown = wait_for("the code on the serial console", 60, lambda: code_of(machine.said()), machine.is_on)
     assert shown == code_of(note), note
-
-
-def code_of(text):
-    found = re.search(r"\btype\s+([A-HJ-NP-Z2-9]{8})\b", text)
-    return found and found[1]
 
 
 def test_the_code_from_the_stick_claims_it_and_is_erased(machine, owner):
@@ -134,30 +56,9 @@ def test_it_becomes_green(machine, owner, measured):
     assert machine.starts() == 1
 
 
-def green(machine, owner, version):
-    """Waits for the verdict on what runs; returns it."""
-    def verdict():
-        report = owner.call("GET", "/os")
-        if (report.get("running") or {}).get("version") != version or "verdict" not in report:
-            return None
-        assert report["verdict"]["outcome"] != "failed", report
-        return report["verdict"] if report["verdict"]["outcome"] == "passed" else None
-
-    return wait_for("the green light", GREEN_S, verdict, machine.is_on)
-
-
 def test_a_stock_client_pairs_and_plays(machine, owner, device, measured):
     pair(owner, device)
     measured["first"] = device.play("first")
-
-
-def pair(owner, device):
-    desk = owner.call("POST", "/pairing/arm")
-    asking = device.begin("pair", pin="2468")
-    owner.call("GET", f"/pairing?after={desk['revision']}&wait_s=60")
-    owner.call("POST", "/pairing/answer", {"pin": "2468", "name": "Kitchen tablet"})
-    outcome = device.finish(asking)
-    assert outcome["paired"], outcome
 
 
 def test_nothing_listens_that_should_not(machine, home):
@@ -171,14 +72,6 @@ def test_nothing_listens_that_should_not(machine, home):
 def test_it_switches_itself_off(machine):
     machine.press_power()
     machine.wait_off(OFF_S)
-
-
-def install(machine, variants, os_program, version, tmp, *, tries=None, **options):
-    """Puts a version on the disk of a box that is off, as `punktfunk-os` does it on the box."""
-    variants.make(version, **options)
-    with machine.storage.mounted(tmp) as (root, esp):
-        words = [os_program, "deploy-local", "--sysroot", root, "--esp", esp, variants.repo, f"test/{version}"]
-        subprocess.run([*words, *(["--tries", str(tries)] if tries else [])], check=True)
 
 
 def test_a_better_version_becomes_green_and_keeps_the_pairing(
@@ -263,9 +156,3 @@ def test_a_version_that_cannot_stream_returns_by_itself(
     assert "self-test" in failed and "daemon" not in failed, banner
     assert banner["reason"], banner
     device.play("third")
-
-
-def told_of(owner, version):
-    owner.ask("login")
-    report = owner.call("GET", "/os")
-    return report if (report.get("banner") or {}).get("version") == version else None
