@@ -6,9 +6,12 @@
 //!
 //! Deliberately absent: anything that the boot loader counts. That is in the names on the ESP alone.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,6 +31,12 @@ pub const MAX_UNITS: usize = 1024;
 
 /// So many remarks are kept.
 const MAX_REMARKS: usize = 16;
+
+/// So long it is waited for a program that holds it; none needs it for more than a few writes.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How long it is waited before it is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The file in root's folder of state.
 const NAME: &str = "ledger.json";
@@ -118,15 +127,19 @@ pub struct Held {
 }
 
 impl Held {
-    /// Waits until no other process holds it, and reads it.
+    /// Waits until no other process holds it, a minute at most, and reads it.
     pub fn open(folder: &Path) -> Result<Self, FileError> {
+        Self::open_within(folder, MAX_WAIT)
+    }
+
+    fn open_within(folder: &Path, most: Duration) -> Result<Self, FileError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(|source| FileError::new("make the folder", folder, source))?;
         let path = folder.join(NAME);
         let lock_path = folder.join("ledger.lock");
         let failed = |source| FileError::new("lock", &lock_path, source);
         let lock = File::create(&lock_path).map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        lock_within(&lock, most).map_err(failed)?;
         let ledger = read(&path)?;
         Ok(Self { ledger, path, _lock: lock })
     }
@@ -135,9 +148,25 @@ impl Held {
     pub fn save(&mut self) -> Result<(), FileError> {
         self.ledger.trim();
         let text = serde_json::to_vec_pretty(&self.ledger).map_err(|source| {
-            FileError::new("put into words", &self.path, std::io::Error::other(source))
+            FileError::new("put into words", &self.path, io::Error::other(source))
         })?;
         files::replace(&self.path, &text, 0o600)
+    }
+}
+
+/// Locks a file. A start must not hang because a program that holds the lock does.
+fn lock_within(lock: &File, most: Duration) -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if began.elapsed() < most => thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("another program has held it for {} s", most.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+        }
     }
 }
 
@@ -249,6 +278,16 @@ mod tests {
         assert_eq!((read.attempts.len(), read.attempts[15].attempt.number), (16, 20));
         let mode = fs::metadata(folder.path().join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn whoever_holds_it_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Held::open(folder.path()).unwrap();
+        let refused = Held::open_within(folder.path(), Duration::ZERO).unwrap_err().to_string();
+        assert!(refused.contains("another program has held it for 0 s"), "{refused}");
+        drop(held);
+        Held::open_within(folder.path(), Duration::ZERO).unwrap();
     }
 
     #[test]
