@@ -43,7 +43,7 @@ def main() -> None:
     tag = build(arguments)
     with step("commit"):
         commit = commit_tree(tag, arguments, out)
-    (out / "sbom.spdx.json").write_text(json.dumps(sbom(arguments, out / "packages.tsv", commit), indent=1) + "\n")
+    (out / "sbom.spdx.json").write_text(json.dumps(sbom(arguments, out, commit), indent=1) + "\n")
     figures = {"version": arguments.version, "flavour": arguments.flavour, "commit": commit}
     figures["container_mib"] = mib(tree_bytes(tag))
     if arguments.raw:
@@ -224,7 +224,8 @@ def commit_tree(tag: str, arguments: argparse.Namespace, out: Path) -> str:
         # A folder of a lower layer is not renamed.
         run("cp", "-a", tree / "etc", tree / "usr/etc")
         run("rm", "-rf", tree / "etc")
-        shutil.copy(tree / "usr/share/punktfunk/packages.tsv", out / "packages.tsv")
+        for name in ("packages.tsv", "crates.tsv"):
+            shutil.copy(tree / "usr/share/punktfunk" / name, out / name)
         commit = output(
             *["ostree", f"--repo={repository()}", "commit", "--branch", branch, f"--tree=dir={tree}", "--bootable"],
             *["--subject", f"punktfunk {arguments.version}", f"--add-metadata-string=version={arguments.version}"],
@@ -238,17 +239,17 @@ def empty(folder: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def sbom(arguments: argparse.Namespace, packages: Path, commit: str) -> dict:
-    """What the image consists of, as SPDX 2.3: Debian's packages, and the crates that our programs are made of."""
+def sbom(arguments: argparse.Namespace, out: Path, commit: str) -> dict:
+    """What the image consists of, as SPDX 2.3: Debian's packages, and the crates that our programs are compiled from."""
     parts = [
         part("deb", name, version_, f"pkg:deb/debian/{quote(name)}@{quote(version_)}?arch={architecture}&distro=trixie")
-        for name, version_, architecture, *_ in (line.split("\t") for line in packages.read_text().splitlines())
+        for name, version_, architecture, *_ in rows(out / "packages.tsv")
     ]
     locked = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+    checksums = {(crate["name"], crate["version"]): crate.get("checksum") for crate in locked}
     parts += [
-        part("crate", crate["name"], crate["version"], f"pkg:cargo/{quote(crate['name'])}@{quote(crate['version'])}",
-             crate.get("checksum"))
-        for crate in locked if "source" in crate
+        part("crate", name, version_, f"pkg:cargo/{quote(name)}@{quote(version_)}", checksums[name, version_])
+        for name, version_ in rows(out / "crates.tsv")
     ]
     image = part("image", "punktfunk", arguments.version, f"pkg:generic/punktfunk@{arguments.version}", commit)
     changed = int(output("git", "-C", ROOT, "log", "-1", "--format=%ct"))
@@ -268,6 +269,10 @@ def sbom(arguments: argparse.Namespace, packages: Path, commit: str) -> dict:
             *(relation(image["SPDXID"], "CONTAINS", one["SPDXID"]) for one in parts),
         ],
     }
+
+
+def rows(table: Path) -> list[list[str]]:
+    return [line.split("\t") for line in table.read_text().splitlines()]
 
 
 def part(kind: str, name: str, version_: str, locator: str, checksum: str | None = None) -> dict:

@@ -36,6 +36,16 @@ class Variants:
     def read(self, path: str) -> str:
         return self._ostree("cat", self.base, f"/{path}") + "\n"
 
+    def read_bytes(self, path: str) -> bytes:
+        return subprocess.run(["ostree", f"--repo={self.repo}", "cat", self.base, f"/{path}"],
+                              stdout=subprocess.PIPE, check=True).stdout
+
+    def entries(self, folder: str) -> dict[str, str]:
+        """All that lies below it, from there, and where the links among it lead."""
+        listed = self._ostree("ls", "-R", self.base, f"/{folder}").splitlines()
+        found = (re.fullmatch(rf"\S+ +\d+ +\d+ +\d+ /{re.escape(folder)}/(.+?)(?: -> (.+))?", line) for line in listed)
+        return {one[1]: one[2] or "" for one in found if one}
+
     def _open(self, tree: Path):
         """A root shell on the serial console, as DEBUG=1 gives one."""
         shutil.copytree(OVERLAYS / "debug/etc", tree / "usr/etc")
