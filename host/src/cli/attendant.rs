@@ -8,6 +8,9 @@
 //! The attendant is root's, and the kernel says so; what it says is bounded all the same, and what is not understood is
 //! passed over, so that it may be newer. Deliberately absent: the switch of the machine, which logind has.
 
+#[cfg(test)]
+mod agreed;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;

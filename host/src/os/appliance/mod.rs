@@ -8,6 +8,8 @@
 //! whoever asks is refused at once, with that reason.
 
 #[cfg(test)]
+mod agreed;
+#[cfg(test)]
 pub(super) mod tests;
 mod word;
 

@@ -1,0 +1,124 @@
+//! Both ends of the attendant's socket, word by word: what the daemon says is read by root's own program, what that says
+//! is heard by the daemon. A word that one end gains does not compile here until it has an example.
+
+use proptest::prelude::*;
+use punktfunk_os::attend::{self, Claim, FromDaemon, FromRoot, OwnerKey, Secret};
+
+use super::*;
+
+const TOKEN: &str = "00112233445566778899aabbccddeeff";
+const DIGEST: [u8; 32] = [0xa5; 32];
+
+/// What root understands by it, by the daemon's own meaning.
+fn meant(said: &Said<'_>) -> FromDaemon {
+    match said {
+        Said::Claim { code, token, names, fingerprint } => FromDaemon::Claim(Claim {
+            code: Secret::new(code),
+            token: Secret::new(token),
+            names: names.to_vec(),
+            fingerprint: (*fingerprint).to_owned(),
+        }),
+        Said::Claimed => FromDaemon::Claimed,
+        Said::Owner { salt, key } => {
+            FromDaemon::Owner(OwnerKey { salt: salt.clone(), key: key.clone() })
+        }
+    }
+}
+
+/// Whether the daemon understands it as root means it.
+fn understood(said: &FromRoot, heard: &Heard) -> bool {
+    match (said, heard) {
+        (FromRoot::Hello { .. }, Heard::Hello) | (FromRoot::OwnerKept, Heard::OwnerKept) => true,
+        (FromRoot::Presence(seen), Heard::Presence { by, digest }) => {
+            let heard = presence(by, digest.as_deref()).unwrap();
+            match seen {
+                attend::Presence::PowerButton => heard == Presence::PowerButton,
+                attend::Presence::ResetFile { .. } => {
+                    heard == Presence::ResetFile { digest: DIGEST }
+                }
+            }
+        }
+        (FromRoot::OwnerRefused { reason }, Heard::OwnerRefused { reason: heard }) => {
+            reason == heard
+        }
+        (FromRoot::Unknown, Heard::Unknown) => true,
+        (
+            FromRoot::Hello { .. }
+            | FromRoot::Presence(_)
+            | FromRoot::OwnerKept
+            | FromRoot::OwnerRefused { .. }
+            | FromRoot::Unknown,
+            _,
+        ) => false,
+    }
+}
+
+/// Which of root's words for the daemon it is; all of these numbers have an example below.
+fn number(said: &FromDaemon) -> usize {
+    match said {
+        FromDaemon::Claim(_) => 0,
+        FromDaemon::Claimed => 1,
+        FromDaemon::Owner(_) => 2,
+    }
+}
+
+fn line(said: &Said<'_>) -> Vec<u8> {
+    serde_json::to_vec(said).unwrap()
+}
+
+#[test]
+fn root_understands_every_word_of_the_daemon_and_expects_no_other() {
+    let names = ["https://punktfunk-1a2b.local:47990".to_owned(), "https://[fe80::1]".to_owned()];
+    let examples = [
+        Said::Claim { code: "ABCD2345", token: TOKEN, names: &names, fingerprint: "ab12" },
+        Said::Claimed,
+        Said::Owner { salt: hex(&[1; 16]), key: hex(&[2; 32]) },
+    ];
+    let mut expected = Vec::new();
+    for said in &examples {
+        let parsed = FromDaemon::parse(&line(said)).unwrap();
+        assert_eq!(parsed, meant(said));
+        expected.push(number(&parsed));
+    }
+    assert_eq!(expected, (0..examples.len()).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_daemon_understands_every_word_of_root() {
+    for said in [
+        FromRoot::Hello { schema: attend::SCHEMA },
+        FromRoot::Presence(attend::Presence::PowerButton),
+        FromRoot::Presence(attend::Presence::ResetFile { digest: hex(&DIGEST) }),
+        FromRoot::OwnerKept,
+        FromRoot::OwnerRefused { reason: "it keeps another".to_owned() },
+        FromRoot::Unknown,
+    ] {
+        let line = said.line();
+        assert!(line.ends_with('\n') && line.len() <= MAX_LINE_BYTES, "{line}");
+        let heard: Heard = serde_json::from_str(&line).unwrap();
+        assert!(understood(&said, &heard), "{said:?}");
+    }
+}
+
+#[test]
+fn the_longest_that_the_daemon_says_is_no_more_than_root_reads() {
+    assert_eq!(MAX_LINE_BYTES, attend::MAX_LINE_BYTES);
+    let longest = format!("https://{}", "a".repeat(MAX_ADDRESS_BYTES - 8));
+    let names = vec![shown(&longest).unwrap(); MAX_ADDRESSES];
+    let fingerprint = &hex(&[0xff; 32]);
+    let claim = Said::Claim { code: "ABCD2345", token: TOKEN, names: &names, fingerprint };
+    assert!(line(&claim).len() <= attend::MAX_LINE_BYTES);
+    assert_eq!(FromDaemon::parse(&line(&claim)).unwrap(), meant(&claim));
+}
+
+proptest! {
+    /// Root refuses the whole claim for one name that it does not like.
+    #[test]
+    fn root_shows_every_address_that_the_daemon_would_have_shown(
+        at in "(https://)?[a-z0-9.:\\[\\]/@ %-]{0,130}/?",
+    ) {
+        let names: Vec<String> = shown(&at).into_iter().collect();
+        let claim = Said::Claim { code: "ABCD2345", token: TOKEN, names: &names, fingerprint: "ab" };
+        prop_assert!(FromDaemon::parse(&line(&claim)).is_ok(), "{}", at);
+    }
+}
