@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -49,7 +50,7 @@ def main() -> None:
     if arguments.raw:
         with step("disk"):
             disk = out / f"punktfunk-{arguments.version}-{arguments.flavour}.raw"
-            make_disk(disk, commit)
+            make_disk(disk, lambda sysroot, esp: install(sysroot, esp, commit))
         figures["raw_used_mib"] = mib(disk.stat().st_blocks * 512)
         if arguments.release:
             with step("compress"):
@@ -301,8 +302,9 @@ def relation(one: str, kind: str, other: str) -> dict:
 # --- the disk ---
 
 
-def make_disk(disk: Path, commit: str) -> None:
-    """One image for stick and disk: an ESP and a root, both found by their types. Nothing is booted for it."""
+def make_disk(disk: Path, fill: Callable[[Path, Path], None]) -> None:
+    """One image for stick and disk: an ESP and a root, both found by their types, and what `fill` lays into the folders
+    of the two. Nothing is booted for it."""
     disk.unlink(missing_ok=True)
     with disk.open("wb") as file:
         file.truncate(DISK_GIB << 30)
@@ -320,8 +322,7 @@ def make_disk(disk: Path, commit: str) -> None:
     esp = disk.with_suffix(".esp")
     shutil.rmtree(esp, ignore_errors=True)
     with loop_mounted(disk, start, size) as sysroot:
-        deploy(sysroot, commit)
-        fill_esp(esp, sysroot)
+        fill(sysroot, esp)
     write_esp(disk, esp)
     shutil.rmtree(esp)
 
@@ -360,18 +361,23 @@ def kernel_arguments() -> list[str]:
     return re.findall(r'"([^"]+)"', text[text.index("kargs") :])
 
 
-def fill_esp(esp: Path, sysroot: Path) -> None:
+def install(sysroot: Path, esp: Path, commit: str) -> None:
+    deploy(sysroot, commit)
     deployment = next((sysroot / "ostree/deploy/punktfunk/deploy").glob("*.0"))
-    shim, boot = deployment / "usr/lib/shim", deployment / "usr/lib/systemd/boot/efi"
+    install_loader(esp, lambda path: (deployment / path).read_bytes())
+    run(os_program(), "mirror", "--sysroot", sysroot, "--esp", esp, "--pristine")
+
+
+def install_loader(esp: Path, read: Callable[[str], bytes]) -> None:
+    """`read` gives a file of the system by its path."""
     fallback = esp / "EFI/BOOT"
     fallback.mkdir(parents=True)
-    shutil.copyfile(shim / "shimx64.efi.signed", fallback / "BOOTX64.EFI")
-    shutil.copyfile(shim / "mmx64.efi.signed", fallback / "mmx64.efi")
+    (fallback / "BOOTX64.EFI").write_bytes(read("usr/lib/shim/shimx64.efi.signed"))
+    (fallback / "mmx64.efi").write_bytes(read("usr/lib/shim/mmx64.efi.signed"))
     # The name that shim looks for.
-    shutil.copyfile(boot / "systemd-bootx64.efi.signed", fallback / "grubx64.efi")
+    (fallback / "grubx64.efi").write_bytes(read("usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed"))
     (esp / "loader/entries").mkdir(parents=True)
     (esp / "loader/loader.conf").write_text("timeout 1\nconsole-mode keep\neditor no\nauto-firmware no\n")
-    run(os_program(), "mirror", "--sysroot", sysroot, "--esp", esp, "--pristine")
 
 
 def os_program() -> Path:
