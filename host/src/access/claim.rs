@@ -131,6 +131,7 @@ impl Access {
             viewer_password: None,
             proof_salt: proof.salt(),
             proof_key: proof.public(),
+            vouch: None,
         };
         let login =
             NewLogin::draw(&self.inner.random, Role::Owner, now, attempt.remote, attempt.agent)

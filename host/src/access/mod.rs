@@ -26,6 +26,7 @@ mod proof;
 mod scope;
 mod secret;
 mod tokens;
+mod vouch;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,8 @@ use self::limits::Limits;
 use self::login::Logins;
 use self::tokens::Tokens;
 use crate::store::{
-    AuditEntry, AuditKind, AuditRow, Store, StoreError, StoredClaim, StoredOwner, unix_now,
+    AuditEntry, AuditKind, AuditRow, Store, StoreError, StoredClaim, StoredLink, StoredOwner,
+    unix_now,
 };
 
 pub use claim::{ClaimAttempt, ClaimError, ClaimState};
@@ -242,6 +244,9 @@ pub enum Ownership {
         salt: [u8; 16],
         /// The public key.
         key: [u8; 32],
+        /// The keys since the one that root's program keeps, with what vouches for them; none as far as it keeps this
+        /// one, or nothing can vouch.
+        links: Vec<StoredLink>,
     },
 }
 
@@ -409,7 +414,11 @@ impl Access {
                 token: Zeroizing::new(secret::hex(&claim.token)),
                 code: Zeroizing::new(claim.code.clone()),
             },
-            Owned::Yes(owner) => Ownership::Owned { salt: owner.proof_salt, key: owner.proof_key },
+            Owned::Yes(owner) => Ownership::Owned {
+                salt: owner.proof_salt,
+                key: owner.proof_key,
+                links: owner.vouch.iter().flat_map(|vouch| vouch.links.clone()).collect(),
+            },
         }
     }
 

@@ -14,7 +14,6 @@ use zeroize::Zeroizing;
 use super::limits::{Trier, Wait};
 use super::login::{LoggedIn, LoginError, NewLogin, Role, SessionId};
 use super::proof::{ProofKey, ProofVerifier, Verb};
-use super::secret::sha256;
 use super::{
     Access, AccessError, Actor, MAX_PASSWORD_CHARS, Moment, NOTE_INTERVAL, Owned, Password, Random,
     State, known,
@@ -80,13 +79,13 @@ impl Access {
         let tried = Try { role: Role::Owner, password: change.old, remote, shown };
         let kept = self.check_password(&tried, now)?;
         let Some(verifier) = self.proof_verifier() else { return Err(LoginError::Unclaimed) };
-        let (hash, key) = {
+        let (hash, old, key) = {
             let seat = self.inner.hashes.sit(true).map_err(|_busy| LoginError::Busy)?;
             let hash = seat.hash(&new, &self.inner.random)?;
             let key = ProofKey::make(&new, seat.cost(), &self.inner.random)?;
             let old = ProofKey::derive(change.old.as_bytes(), verifier.salt(), seat.cost())?;
             vouch(verifier, &old, &key, &self.inner.random)?;
-            (hash, key)
+            (hash, old, key)
         };
         let audit = self.entry(&Actor::Owner, remote, "password", "changed");
         let _writing = self.writing();
@@ -97,6 +96,7 @@ impl Access {
                     password: hash,
                     proof_salt: key.salt(),
                     proof_key: key.public(),
+                    vouch: owner.vouch.as_ref().and_then(|vouch| vouch.extended(&old, &key)),
                     ..owner.clone()
                 },
                 _ => return Err(LoginError::Wrong { wait: Wait::NONE }),
@@ -283,8 +283,8 @@ impl State {
     }
 }
 
-/// The old key vouches for the new one, to the verifier that this host has. The root-owned verifier of an appliance asks
-/// for the same proof.
+/// The old key vouches for the new one, to the verifier that this host has. Root's program on a box asks for the same
+/// proof (see [`vouch`](super::vouch)).
 fn vouch(
     mut verifier: ProofVerifier,
     old: &ProofKey,
@@ -293,7 +293,7 @@ fn vouch(
 ) -> Result<(), LoginError> {
     let mut nonce = Zeroizing::new([0; 32]);
     random(&mut *nonce).map_err(AccessError::from)?;
-    let digest = sha256(&[new.salt().as_slice(), new.public().as_slice()].concat());
+    let digest = new.digest();
     let nonce = verifier.challenge(Verb::ReplaceKey, digest, *nonce);
     let proof = old.prove(Verb::ReplaceKey, digest, nonce);
     // Only where password and proof key in the store are not of one password.

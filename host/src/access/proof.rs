@@ -9,6 +9,9 @@
 //! good for that verb, that digest and that nonce, and the nonce is gone with the first proof that is shown, right or
 //! wrong. What is signed begins with a text that nothing else of ours signs.
 //!
+//! One nonce stands: the one for `replace-key`, which root keeps beside the key, because the password is changed when
+//! root's program may not be there. It is used up when the key is replaced (see [`vouch`](super::vouch)).
+//!
 //! What this does not protect from stands in docs/decisions/0014-owner-proof.md.
 
 use std::fmt;
@@ -18,10 +21,13 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::hash::{HashCost, Password};
+use super::secret::sha256;
 use super::{AccessError, Presence, Random};
 
 /// What every signed text begins with.
 const DOMAIN: &[u8] = b"punktfunk owner proof v1\0";
+/// What the text begins with that makes the next nonce.
+const NONCE_DOMAIN: &[u8] = b"punktfunk owner nonce v1\0";
 /// The length of a signature, in bytes.
 const SIGNATURE_BYTES: usize = 64;
 
@@ -62,6 +68,14 @@ impl Verb {
 /// 32 bytes that count once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nonce(pub [u8; 32]);
+
+impl Nonce {
+    /// The one for the next key, once the key with this digest has been believed with this one. Root's program makes the
+    /// same, so that a chain of keys needs no word of root's in between.
+    pub(super) fn after(self, digest: [u8; 32]) -> Self {
+        Self(sha256(&[NONCE_DOMAIN, &self.0, &digest].concat()))
+    }
+}
 
 /// A proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +149,11 @@ impl ProofKey {
         let mut public = [0; 32];
         public.copy_from_slice(self.pair.public_key().as_ref());
         public
+    }
+
+    /// What a proof for [`Verb::ReplaceKey`] is about.
+    pub fn digest(&self) -> [u8; 32] {
+        sha256(&[self.salt.as_slice(), self.public().as_slice()].concat())
     }
 
     /// Proves that the owner wants this.
@@ -342,5 +361,33 @@ mod tests {
         let proof = key.prove(Verb::Install, DIGEST, old);
         let verified = verifier.verify(&proof, Verb::Install, DIGEST, HERE);
         assert_eq!(verified, Err(ProofError::NotAsked));
+    }
+
+    /// Writes the example that root's program is held to as well.
+    #[test]
+    fn the_daemon_and_root_make_the_same_texts() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let new = ProofKey::derive(b"another's", [2; 16], HashCost::DANGEROUS_CHEAP).unwrap();
+        let (old, nonce) = (key(b"the owner's"), Nonce([9; 32]));
+        let proof = old.prove(Verb::ReplaceKey, new.digest(), nonce);
+        let kept = |key: &ProofKey, nonce: Nonce| {
+            serde_json::json!({
+                "salt": hex(&key.salt()), "key": hex(&key.public()), "nonce": hex(&nonce.0)
+            })
+        };
+        let example = serde_json::json!({
+            "kept": kept(&old, nonce),
+            "link": {
+                "salt": hex(&new.salt()), "key": hex(&new.public()), "proof": hex(&proof.signature)
+            },
+            "next": kept(&new, nonce.after(new.digest())),
+        });
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/os/tests/replace-key.json");
+        if std::env::var_os("UPDATE_GENERATED").is_some() {
+            std::fs::write(path, serde_json::to_string_pretty(&example).unwrap() + "\n").unwrap();
+        }
+        let committed = std::fs::read(path).unwrap();
+        let committed: serde_json::Value = serde_json::from_slice(&committed).unwrap();
+        assert_eq!(committed, example);
     }
 }

@@ -15,6 +15,7 @@ mod disk;
 mod locked_out;
 mod log;
 mod presence;
+mod vouch;
 
 const PASSWORD: &str = "correct horse";
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));

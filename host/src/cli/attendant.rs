@@ -1,8 +1,8 @@
 //! The daemon's end of the box's attendant: root's program that shows how the box is claimed, and sees who is at it.
 //!
 //! Lines of JSON over a Unix socket that root's program opens. The daemon says what is to be shown - the claim, or that
-//! there is none any more - and whose proofs root is to believe; the attendant says when somebody is at the machine, and
-//! then the claim is armed again. What was said is said again only when it is another word, and all of it after each new
+//! there is none any more - and whose proofs root is to believe, with what vouches for a key after a change of the
+//! password; the attendant says which key it keeps, and when somebody is at the machine. Then the claim is armed again. What was said is said again only when it is another word, and all of it after each new
 //! connection. A connection that is lost is made again, later and later.
 //!
 //! The attendant is root's, and the kernel says so; what it says is bounded all the same, and what is not understood is
@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 use super::doors::Addresses;
 use crate::access::{Access, Ownership, Presence};
 use crate::mgmt::{Problems, Startup};
+use crate::store::StoredLink;
 
 /// The attendant's socket, in root's folder.
 pub(super) const SOCKET: &str = "attend.sock";
@@ -87,6 +88,18 @@ enum Said<'a> {
         salt: String,
         key: String,
     },
+    /// The keys since the one that root keeps.
+    ReplaceOwner {
+        links: Vec<SaidLink>,
+    },
+}
+
+/// A key that the one before vouches for, in hex.
+#[derive(Serialize)]
+struct SaidLink {
+    salt: String,
+    key: String,
+    proof: String,
 }
 
 /// What is heard.
@@ -99,7 +112,10 @@ enum Heard {
         #[serde(default)]
         digest: Option<String>,
     },
-    OwnerKept,
+    OwnerKept {
+        key: String,
+        nonce: String,
+    },
     OwnerRefused {
         #[serde(default)]
         reason: String,
@@ -142,6 +158,16 @@ impl Attending {
                      and nobody at the machine can show to be there. The host goes on asking"
                 )],
             );
+            if self.is_owed() {
+                self.problems.set(
+                    OWNER,
+                    vec![
+                        "the box's own program knows the key of an older password still: what needs the owner's \
+                         proof cannot be done until it has answered"
+                            .to_owned(),
+                    ],
+                );
+            }
             if began.elapsed() >= longest {
                 pause = first;
             }
@@ -197,9 +223,14 @@ impl Attending {
                 let fingerprint = &self.fingerprint.replace(':', "").to_ascii_lowercase();
                 say(&Said::Claim { code, token, names: &names, fingerprint })?;
             }
-            Ownership::Owned { salt, key } => {
+            Ownership::Owned { salt, key, links } => {
                 say(&Said::Claimed)?;
-                say(&Said::Owner { salt: hex(&salt), key: hex(&key) })?;
+                if links.is_empty() {
+                    say(&Said::Owner { salt: hex(&salt), key: hex(&key) })?;
+                } else {
+                    let links = links.iter().map(SaidLink::new).collect();
+                    say(&Said::ReplaceOwner { links })?;
+                }
             }
         }
         Ok(word)
@@ -212,19 +243,38 @@ impl Attending {
                 Some(presence) => self.rearm(presence).await,
                 None => warn!("the box's own program saw somebody in a way that is not known"),
             },
-            Ok(Heard::OwnerKept) => self.problems.set(OWNER, vec![]),
+            Ok(Heard::OwnerKept { key, nonce }) => self.owner_kept(&key, &nonce).await,
             Ok(Heard::OwnerRefused { reason }) => {
                 let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
                 self.problems.set(
                     OWNER,
                     vec![format!(
-                        "the box does not take the owner's proofs ({reason}): what needs one cannot be done until \
-                         somebody shows to be at the machine"
+                        "the box's own program does not take the key of the owner's password ({reason}): the password \
+                         opens the console, but what also needs the owner's proof cannot be done. It is asked again \
+                         when the host starts; if that does not help, somebody at the machine must arm the claim again"
                     )],
                 );
             }
             Ok(Heard::Unknown) | Err(_) => {}
         }
+    }
+
+    /// Root keeps a key. Only if it is the owner's is all well; otherwise another one is on its way.
+    async fn owner_kept(&self, key: &str, nonce: &str) {
+        let Some((key, nonce)) = bytes(key).zip(bytes(nonce)) else { return };
+        let access = self.access.clone();
+        let kept = tokio::task::spawn_blocking(move || access.owner_kept(key, nonce)).await;
+        match kept {
+            Ok(Ok(true)) => self.problems.set(OWNER, vec![]),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => warn!(%error, "what the box's own program keeps could not be noted"),
+            Err(_) => warn!("what the box's own program keeps could not be noted"),
+        }
+    }
+
+    /// Whether root's program is still to be told of a change of the password.
+    fn is_owed(&self) -> bool {
+        matches!(self.access.ownership(), Ownership::Owned { links, .. } if !links.is_empty())
     }
 
     async fn rearm(&self, presence: Presence) {
@@ -253,12 +303,21 @@ fn shown(address: &str) -> Option<String> {
 fn presence(by: &str, digest: Option<&str>) -> Option<Presence> {
     match by {
         "power-button" => Some(Presence::PowerButton),
-        "reset-file" => {
-            let digest = punktfunk_core::gamestream::query::decode_hex(digest?)?;
-            Some(Presence::ResetFile { digest: digest.as_slice().try_into().ok()? })
-        }
+        "reset-file" => Some(Presence::ResetFile { digest: bytes(digest?)? }),
         _ => None,
     }
+}
+
+impl SaidLink {
+    fn new(link: &StoredLink) -> Self {
+        Self { salt: hex(&link.salt), key: hex(&link.key), proof: hex(&link.proof) }
+    }
+}
+
+/// 32 bytes in hex.
+fn bytes(text: &str) -> Option<[u8; 32]> {
+    let bytes = punktfunk_core::gamestream::query::decode_hex(text)?;
+    bytes.as_slice().try_into().ok()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -301,7 +360,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::access::{AccessOptions, ClaimAttempt};
+    use crate::access::{AccessOptions, ChangePassword, ClaimAttempt};
     use crate::store::Store;
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -425,7 +484,14 @@ mod tests {
         );
         fake.say(&json!({ "say": "owner-refused", "reason": "it keeps\u{1b} another" }));
         rig.problem_is("(it keeps another)");
+        let nonce = "06".repeat(32);
+        let another = json!({ "say": "owner-kept", "key": "07".repeat(32), "nonce": nonce });
+        fake.say(&another);
+        fake.say(&json!({ "say": "owner-kept", "key": "ab", "nonce": nonce }));
         fake.say(&json!({ "say": "owner-kept" }));
+        fake.say(&json!({ "say": "owner-refused", "reason": "still another" }));
+        rig.problem_is("(still another)");
+        fake.say(&json!({ "say": "owner-kept", "key": owner["key"], "nonce": nonce }));
         rig.problem_is("");
 
         // What is not understood is passed over.
@@ -477,6 +543,60 @@ mod tests {
         drop((fake, listener));
         rig.problem_is("does not answer");
         rig.runtime.shutdown_background();
+    }
+
+    #[test]
+    fn root_is_told_what_vouches_for_another_password_until_it_keeps_the_key() {
+        let rig = Rig::start(Rig::own());
+        rig.problem_is("does not answer");
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        let claim = fake.hear();
+        rig.claim(claim["code"].as_str().unwrap());
+        assert_eq!(fake.hear()["say"], "claimed");
+        let owner = fake.hear();
+        let kept =
+            |key: &Value| json!({ "say": "owner-kept", "key": key, "nonce": "06".repeat(32) });
+        fake.say(&kept(&owner["key"]));
+        fake.say(&json!({ "say": "hello" }));
+        let vouched = || rig.access.proof_verifier().map(|verifier| hex(&verifier.key()));
+        rig.problem_is("");
+        let change = |old, new| {
+            let change = ChangePassword { old, new, own: None, remote: None, keep_tokens: true };
+            rig.access.change_password(&change).unwrap();
+        };
+        // Root's program is not there; what it said has been heard before it went.
+        drop((fake, listener));
+        rig.problem_is("does not answer");
+        std::fs::remove_file(rig.folder.path().join(SOCKET)).unwrap();
+        change("correct horse battery", "another password");
+        change("another password", "a third password");
+        rig.problem_is("an older password still");
+
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        assert_eq!(fake.hear()["say"], "claimed");
+        let told = fake.hear();
+        assert_eq!(
+            (&told["say"], told["links"].as_array().unwrap().len()),
+            (&json!("replace-owner"), 2)
+        );
+        assert_eq!(told["links"][1]["key"].as_str().map(str::to_owned), vouched());
+        assert_eq!(told["links"][0]["proof"].as_str().unwrap().len(), 128);
+        // Root's answer is lost; it is told all of it again.
+        drop(fake);
+        let mut fake = Fake::accept(&listener);
+        assert_eq!((fake.hear()["say"].clone(), fake.hear()), (json!("claimed"), told.clone()));
+        fake.say(&json!({ "say": "hello" }));
+        fake.say(&json!({ "say": "owner-refused", "reason": "does not vouch" }));
+        rig.problem_is("(does not vouch)");
+        fake.say(&kept(&told["links"][1]["key"]));
+        rig.problem_is("");
+        // From now on it is the key, and no chain.
+        assert_eq!(
+            (fake.hear()["say"].clone(), fake.hear()["say"].clone()),
+            (json!("claimed"), json!("owner"))
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::audit::{AuditEntry, insert_audit};
 use super::network::{PreparedNetwork, replace_prepared_network};
 use super::revision::Part;
+use super::vouch::{StoredVouch, replace_vouch, vouch_of};
 use super::{Store, StoreError, sql};
 
 /// The setting that holds the host's name.
@@ -29,6 +30,8 @@ pub struct StoredOwner {
     pub proof_salt: [u8; 16],
     /// The owner's public proof key.
     pub proof_key: [u8; 32],
+    /// What root's program has said of it, if it has said anything.
+    pub vouch: Option<StoredVouch>,
 }
 
 /// What claims the host. Wiped when dropped.
@@ -64,7 +67,7 @@ pub struct StoredSession {
 }
 
 /// An API token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StoredToken {
     /// Its id.
     pub id: String,
@@ -114,6 +117,17 @@ impl std::fmt::Debug for StoredSession {
     }
 }
 
+impl std::fmt::Debug for StoredToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, name, scopes, .. } = self;
+        f.debug_struct("StoredToken")
+            .field("id", id)
+            .field("name", name)
+            .field("scopes", scopes)
+            .finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for StoredOwner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoredOwner").field("password", &"redacted").finish_non_exhaustive()
@@ -134,7 +148,8 @@ impl Store {
     pub fn owner(&self) -> Result<Option<StoredOwner>, StoreError> {
         self.connection()
             .query_row(
-                "SELECT claimed_at, password, viewer_password, proof_salt, proof_key FROM owner",
+                "SELECT claimed_at, password, viewer_password, proof_salt, proof_key, nonce, links
+                 FROM owner LEFT JOIN owner_vouch ON owner_vouch.key = owner.proof_key",
                 [],
                 |row| {
                     Ok(StoredOwner {
@@ -143,6 +158,7 @@ impl Store {
                         viewer_password: row.get(2)?,
                         proof_salt: row.get(3)?,
                         proof_key: row.get(4)?,
+                        vouch: vouch_of(row, 5)?,
                     })
                 },
             )
@@ -226,7 +242,8 @@ impl Store {
                 return Ok(false);
             }
             connection.execute_batch(
-                "DELETE FROM owner; DELETE FROM console_session; DELETE FROM token;",
+                "DELETE FROM owner; DELETE FROM owner_vouch; DELETE FROM console_session;
+                 DELETE FROM token;",
             )?;
             connection.execute(
                 "INSERT OR REPLACE INTO claim (id, token, code, made_at, reason)
@@ -270,8 +287,8 @@ impl Store {
         Ok(first.then_some(taken))
     }
 
-    /// Gives the owner another password and proof key; ends every session but the new one, and the tokens unless they
-    /// stay.
+    /// Gives the owner another password and proof key, with what vouches for the key; ends every session but the new one,
+    /// and the tokens unless they stay.
     ///
     /// # Errors
     /// The disk failed; nothing happened.
@@ -281,6 +298,7 @@ impl Store {
                 "UPDATE owner SET password = ?1, proof_salt = ?2, proof_key = ?3",
                 params![new.owner.password, new.owner.proof_salt, new.owner.proof_key],
             )?;
+            replace_vouch(connection, new.owner)?;
             connection.execute("DELETE FROM console_session", [])?;
             if !new.keep_tokens {
                 connection.execute("DELETE FROM token", [])?;

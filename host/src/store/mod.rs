@@ -22,6 +22,7 @@ mod policy;
 mod revision;
 mod schema;
 mod setting;
+mod vouch;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -51,6 +52,7 @@ pub use os::OsRow;
 pub use past::{EndedSession, MAX_PAST_SESSIONS, PastSession};
 pub use policy::{MAX_EXPIRES_AT, Permission, Policy};
 pub use revision::Revisions;
+pub use vouch::{StoredLink, StoredVouch};
 
 /// As many clients as one host remembers.
 pub const MAX_CLIENTS: usize = 512;

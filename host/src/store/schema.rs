@@ -18,7 +18,7 @@ use super::{StoreError, as_damaged};
 pub(super) struct Schema(pub(super) &'static [&'static str]);
 
 /// The schema of this daemon.
-pub(super) const SHIPPED: Schema = Schema(&[V1, V2, V3, V4]);
+pub(super) const SHIPPED: Schema = Schema(&[V1, V2, V3, V4, V5]);
 
 /// Identity and clients.
 pub(super) const V1: &str = "
@@ -169,6 +169,18 @@ CREATE TABLE prepared_network (
     ssid TEXT NOT NULL,
     passphrase TEXT,
     kept_at INTEGER NOT NULL
+) STRICT;
+";
+
+/// What root's program is to be told after a change of the password: the nonce for the next proof by `key`, and the
+/// proofs of the keys since the one that root keeps. An older daemon that changes the password leaves it as it is; it
+/// counts only while `key` is the owner's.
+pub(super) const V5: &str = "
+CREATE TABLE owner_vouch (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    key BLOB NOT NULL,
+    nonce BLOB NOT NULL,
+    links BLOB NOT NULL
 ) STRICT;
 ";
 

@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
 
-use super::schema::{Schema, V1, V2, V3, V4};
+use super::schema::{Schema, V1, V2, V3, V4, V5};
 use super::*;
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
@@ -197,20 +197,20 @@ ALTER TABLE client ADD COLUMN later INTEGER NOT NULL DEFAULT 7;
 CREATE TABLE later (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 ";
 /// A change that an older daemon must not meet.
-const FORBIDS: &str = "UPDATE compatibility SET min_reader = 6 WHERE id = 1;";
+const FORBIDS: &str = "UPDATE compatibility SET min_reader = 7 WHERE id = 1;";
 
 #[test]
 fn an_older_daemon_opens_and_writes_a_newer_database() {
     let (_parent, folder) = folder();
     drop(Store::open(&folder).unwrap());
-    let newer = Store::open_with(&folder, Schema(&[V1, V2, V3, V4, LATER])).unwrap();
+    let newer = Store::open_with(&folder, Schema(&[V1, V2, V3, V4, V5, LATER])).unwrap();
     newer.add_client(new_client(b"by the newer", "New")).unwrap();
     drop(newer);
     let older = Store::open(&folder).unwrap();
     assert!(older.paired_client_by_certificate(b"by the newer").is_some());
     older.add_client(new_client(b"by the older", "Old")).unwrap();
     drop(older);
-    let newer = Store::open_with(&folder, Schema(&[V1, V2, V3, V4, LATER])).unwrap();
+    let newer = Store::open_with(&folder, Schema(&[V1, V2, V3, V4, V5, LATER])).unwrap();
     assert!(newer.paired_client_by_certificate(b"by the older").is_some());
     let sum: i64 = newer
         .connection()
@@ -257,10 +257,10 @@ fn a_daemon_that_knows_no_prepared_network_opens_a_database_with_one() {
 #[test]
 fn a_database_that_forbids_older_readers_is_left_alone() {
     let (_parent, folder) = folder();
-    drop(Store::open_with(&folder, Schema(&[V1, V2, V3, V4, LATER, FORBIDS])).unwrap());
+    drop(Store::open_with(&folder, Schema(&[V1, V2, V3, V4, V5, LATER, FORBIDS])).unwrap());
     let before = fs::read(folder.join(DATABASE_NAME)).unwrap();
     let error = Store::open(&folder).unwrap_err();
-    assert!(matches!(error, StoreError::TooNew { min_reader: 6, known: 4, .. }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { min_reader: 7, known: 5, .. }), "{error}");
     assert_eq!(fs::read(folder.join(DATABASE_NAME)).unwrap(), before);
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::vouch::{Kept, Link, Nonce};
 use super::{Claim, FromDaemon, FromRoot, OwnerKey, Presence, SCHEMA};
 
 /// So long after somebody was at the machine another owner's key is believed, once.
@@ -16,8 +17,8 @@ pub enum Do {
     Show(Claim),
     /// Show it no more, and leave no trace of it.
     Erase,
-    /// Keep the owner's key, and say so when it is kept.
-    Keep(OwnerKey),
+    /// Keep the owner's key, and say [`Attendant::kept`] when it is kept.
+    Keep(Kept),
     /// Note that somebody was here.
     Note,
 }
@@ -26,9 +27,9 @@ pub enum Do {
 #[derive(Debug, Clone, Default)]
 pub struct Attendant {
     /// The key that is kept.
-    owner: Option<OwnerKey>,
+    owner: Option<Kept>,
     /// The key that was kept before the last one was to be.
-    before: Option<OwnerKey>,
+    before: Option<Kept>,
     /// What is kept could not be read, so nobody knows whose word counts.
     unknown: bool,
     /// The host can be claimed, or was just now.
@@ -39,7 +40,7 @@ pub struct Attendant {
 
 impl Attendant {
     /// Begins with the key that is kept, if one is.
-    pub fn new(owner: Option<OwnerKey>) -> Self {
+    pub fn new(owner: Option<Kept>) -> Self {
         Self { owner, ..Self::default() }
     }
 
@@ -48,26 +49,31 @@ impl Attendant {
         vec![Do::Say(FromRoot::Hello { schema: SCHEMA })]
     }
 
-    /// The daemon said something.
-    pub fn said(&mut self, now: Duration, said: FromDaemon) -> Vec<Do> {
+    /// The daemon said something. `fresh` is a nonce that nobody could know before.
+    pub fn said(&mut self, now: Duration, fresh: Nonce, said: FromDaemon) -> Vec<Do> {
         match said {
             FromDaemon::Claim(claim) => {
                 self.armed = true;
                 vec![Do::Show(claim)]
             }
             FromDaemon::Claimed => vec![Do::Erase],
-            FromDaemon::Owner(key) => self.owner(now, key),
+            FromDaemon::Owner(key) => self.owner(now, fresh, key),
+            FromDaemon::ReplaceOwner { links } => self.replace(&links),
         }
     }
 
     /// The first key is believed when a claim was armed; another one only because somebody was at the machine, since a
     /// daemon in the wrong hands could arm a claim for itself.
-    fn owner(&mut self, now: Duration, key: OwnerKey) -> Vec<Do> {
-        let refused =
-            |reason: &str| vec![Do::Say(FromRoot::OwnerRefused { reason: reason.to_owned() })];
+    fn owner(&mut self, now: Duration, fresh: Nonce, owner: OwnerKey) -> Vec<Do> {
         match &self.owner {
-            _ if self.unknown => return refused("the key that is kept cannot be read"),
-            Some(kept) if *kept == key => return vec![Do::Say(FromRoot::OwnerKept)],
+            _ if self.unknown => return refused(UNREADABLE),
+            Some(kept) if kept.owner == owner => {
+                return match self.kept() {
+                    Some(said) => vec![Do::Say(said)],
+                    // An older program kept it, and no proof by it could be asked for.
+                    None => self.keep(Kept { owner, nonce: Some(fresh) }),
+                };
+            }
             Some(_) => {
                 let held = self.present_at.take();
                 if held.is_none_or(|at| now.saturating_sub(at) > PRESENCE_HOLDS) {
@@ -78,21 +84,39 @@ impl Attendant {
             None => {}
         }
         self.armed = false;
-        self.before = self.owner.replace(key.clone());
-        vec![Do::Keep(key)]
+        self.keep(Kept { owner, nonce: Some(fresh) })
+    }
+
+    /// Another key is believed when the kept one vouches for it, and nothing else counts then.
+    fn replace(&mut self, links: &[Link]) -> Vec<Do> {
+        let Some(kept) = &self.owner else { return refused("no key is kept") };
+        if self.unknown {
+            return refused(UNREADABLE);
+        }
+        match (kept.follow(links), self.kept()) {
+            (Err(error), _) => refused(&error.to_string()),
+            (Ok(last), Some(said)) if last == *kept => vec![Do::Say(said)],
+            (Ok(last), _) => self.keep(last),
+        }
+    }
+
+    fn keep(&mut self, kept: Kept) -> Vec<Do> {
+        self.before = self.owner.replace(kept.clone());
+        vec![Do::Keep(kept)]
     }
 
     /// Keeping a key failed: what lies on the disk is what holds. If that cannot be read, the key from before stays and
     /// no other is believed until it can be: an unreadable key is not none.
-    pub fn not_kept(&mut self, on_the_disk: Option<Option<OwnerKey>>) {
+    pub fn not_kept(&mut self, on_the_disk: Option<Option<Kept>>) {
         self.unknown = on_the_disk.is_none();
         let before = self.before.take();
         self.owner = on_the_disk.unwrap_or(before);
     }
 
-    /// The key that is kept.
-    pub const fn kept(&self) -> Option<&OwnerKey> {
-        self.owner.as_ref()
+    /// What is said of the key that is kept; nothing when there is none, or no proof by it has been asked for.
+    pub fn kept(&self) -> Option<FromRoot> {
+        let kept = self.owner.as_ref()?;
+        Some(FromRoot::OwnerKept { key: kept.owner.key.clone(), nonce: kept.nonce? })
     }
 
     /// Somebody has shown to be at the machine.
@@ -102,13 +126,33 @@ impl Attendant {
     }
 }
 
+fn refused(reason: &str) -> Vec<Do> {
+    vec![Do::Say(FromRoot::OwnerRefused { reason: reason.to_owned() })]
+}
+
+const UNREADABLE: &str = "the key that is kept cannot be read";
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::CLAIM;
+    use super::super::vouch::tests::{NONCE, Owner, chain};
     use super::*;
 
     fn key(digit: &str) -> OwnerKey {
         OwnerKey { salt: digit.repeat(32), key: digit.repeat(64) }
+    }
+
+    fn kept(digit: &str) -> Kept {
+        Kept { owner: key(digit), nonce: Some(NONCE) }
+    }
+
+    fn said(kept: &Kept) -> [Do; 1] {
+        let (key, nonce) = (kept.owner.key.clone(), kept.nonce.unwrap());
+        [Do::Say(FromRoot::OwnerKept { key, nonce })]
+    }
+
+    fn say(attendant: &mut Attendant, seconds: u64, said: FromDaemon) -> Vec<Do> {
+        attendant.said(at(seconds), NONCE, said)
     }
 
     fn at(seconds: u64) -> Duration {
@@ -123,56 +167,114 @@ mod tests {
     fn a_claim_is_shown_and_erased() {
         let mut attendant = Attendant::default();
         let claim = FromDaemon::parse(CLAIM.as_bytes()).unwrap();
-        assert!(matches!(attendant.said(at(0), claim)[..], [Do::Show(_)]));
-        assert_eq!(attendant.said(at(1), FromDaemon::Claimed), [Do::Erase]);
-        assert_eq!(attendant.connected(), [Do::Say(FromRoot::Hello { schema: 1 })]);
+        assert!(matches!(say(&mut attendant, 0, claim)[..], [Do::Show(_)]));
+        assert_eq!(say(&mut attendant, 1, FromDaemon::Claimed), [Do::Erase]);
+        assert_eq!(attendant.connected(), [Do::Say(FromRoot::Hello { schema: 2 })]);
     }
 
     #[test]
     fn the_first_key_needs_a_claim() {
         let mut attendant = Attendant::default();
-        assert!(is_refused(&attendant.said(at(0), FromDaemon::Owner(key("a")))));
-        attendant.said(at(1), FromDaemon::parse(CLAIM.as_bytes()).unwrap());
-        attendant.said(at(2), FromDaemon::Claimed);
-        assert_eq!(attendant.said(at(3), FromDaemon::Owner(key("a"))), [Do::Keep(key("a"))]);
+        assert!(is_refused(&say(&mut attendant, 0, FromDaemon::Owner(key("a")))));
+        say(&mut attendant, 1, FromDaemon::parse(CLAIM.as_bytes()).unwrap());
+        say(&mut attendant, 2, FromDaemon::Claimed);
+        assert_eq!(say(&mut attendant, 3, FromDaemon::Owner(key("a"))), [Do::Keep(kept("a"))]);
         // The same again is no other.
-        let again = attendant.said(at(4), FromDaemon::Owner(key("a")));
-        assert_eq!(again, [Do::Say(FromRoot::OwnerKept)]);
+        let again = say(&mut attendant, 4, FromDaemon::Owner(key("a")));
+        assert_eq!(again, said(&kept("a")));
     }
 
     #[test]
     fn another_key_needs_somebody_at_the_machine() {
-        let mut attendant = Attendant::new(Some(key("a")));
-        attendant.said(at(0), FromDaemon::parse(CLAIM.as_bytes()).unwrap());
-        assert!(is_refused(&attendant.said(at(1), FromDaemon::Owner(key("b")))));
+        let mut attendant = Attendant::new(Some(kept("a")));
+        say(&mut attendant, 0, FromDaemon::parse(CLAIM.as_bytes()).unwrap());
+        assert!(is_refused(&say(&mut attendant, 1, FromDaemon::Owner(key("b")))));
         let seen = attendant.present(at(10), Presence::PowerButton);
         assert_eq!(seen[0], Do::Note);
         // Not for ever, and not twice.
-        assert!(is_refused(&attendant.said(at(611), FromDaemon::Owner(key("b")))));
+        assert!(is_refused(&say(&mut attendant, 611, FromDaemon::Owner(key("b")))));
         attendant.present(at(700), Presence::PowerButton);
-        let kept = attendant.said(at(900), FromDaemon::Owner(key("b")));
-        assert_eq!(kept, [Do::Keep(key("b"))]);
-        assert!(is_refused(&attendant.said(at(901), FromDaemon::Owner(key("c")))));
+        let taken = say(&mut attendant, 900, FromDaemon::Owner(key("b")));
+        assert_eq!(taken, [Do::Keep(kept("b"))]);
+        assert!(is_refused(&say(&mut attendant, 901, FromDaemon::Owner(key("c")))));
     }
 
     #[test]
     fn what_could_not_be_kept_is_not_believed() {
-        let mut attendant = Attendant::new(Some(key("a")));
+        let mut attendant = Attendant::new(Some(kept("a")));
         attendant.present(at(0), Presence::PowerButton);
-        attendant.said(at(1), FromDaemon::Owner(key("b")));
-        attendant.not_kept(Some(Some(key("a"))));
-        assert_eq!(attendant.kept(), Some(&key("a")));
+        say(&mut attendant, 1, FromDaemon::Owner(key("b")));
+        attendant.not_kept(Some(Some(kept("a"))));
+        assert_eq!(attendant.owner, Some(kept("a")));
     }
 
     #[test]
     fn a_key_that_cannot_be_read_is_not_none() {
-        let mut attendant = Attendant::new(Some(key("a")));
+        let mut attendant = Attendant::new(Some(kept("a")));
         attendant.present(at(0), Presence::PowerButton);
-        attendant.said(at(1), FromDaemon::Owner(key("b")));
+        say(&mut attendant, 1, FromDaemon::Owner(key("b")));
         attendant.not_kept(None);
-        assert_eq!(attendant.kept(), Some(&key("a")));
-        attendant.said(at(2), FromDaemon::parse(CLAIM.as_bytes()).unwrap());
+        assert_eq!(attendant.owner, Some(kept("a")));
+        say(&mut attendant, 2, FromDaemon::parse(CLAIM.as_bytes()).unwrap());
         attendant.present(at(3), Presence::PowerButton);
-        assert!(is_refused(&attendant.said(at(4), FromDaemon::Owner(key("b")))));
+        assert!(is_refused(&say(&mut attendant, 4, FromDaemon::Owner(key("b")))));
+    }
+
+    #[test]
+    fn a_key_is_replaced_by_what_it_vouches_for_and_needs_nobody_there() {
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)));
+        let replace = |seeds: &[u8]| FromDaemon::ReplaceOwner { links: chain(seeds) };
+        let done = say(&mut attendant, 0, replace(&[1, 2]));
+        let Do::Keep(second) = &done[0] else { panic!("{done:?}") };
+        assert_eq!(second.owner, Owner::new(2).key());
+        // The answer was lost, and meanwhile there is another.
+        assert_eq!(say(&mut attendant, 1, replace(&[1, 2])), said(second));
+        let done = say(&mut attendant, 2, replace(&[1, 2, 3]));
+        assert!(matches!(&done[..], [Do::Keep(kept)] if kept.owner == Owner::new(3).key()));
+        // The same again leads nowhere.
+        assert!(is_refused(&say(&mut attendant, 3, replace(&[1, 2]))));
+        assert!(is_refused(&say(&mut attendant, 3, FromDaemon::Owner(Owner::new(1).key()))));
+        assert_eq!(attendant.owner.unwrap().owner, Owner::new(3).key());
+    }
+
+    #[test]
+    fn a_proof_that_is_none_does_not_use_up_that_somebody_is_there() {
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)));
+        attendant.present(at(0), Presence::PowerButton);
+        let thief = FromDaemon::ReplaceOwner { links: chain(&[7, 8]) };
+        assert!(is_refused(&say(&mut attendant, 1, thief.clone())));
+        let taken = say(&mut attendant, 2, FromDaemon::Owner(key("b")));
+        assert_eq!(taken, [Do::Keep(kept("b"))]);
+        // Without a key nobody can vouch for one.
+        let mut attendant = Attendant::default();
+        say(&mut attendant, 0, FromDaemon::parse(CLAIM.as_bytes()).unwrap());
+        assert!(is_refused(&say(&mut attendant, 1, thief.clone())));
+        attendant.not_kept(None);
+        assert!(is_refused(&say(&mut attendant, 2, thief)));
+    }
+
+    #[test]
+    fn a_key_of_an_older_program_gets_its_nonce_when_it_is_next_told() {
+        let old = Kept { owner: Owner::new(1).key(), nonce: None };
+        let mut attendant = Attendant::new(Some(old));
+        let links = chain(&[1, 2]);
+        let early = FromDaemon::ReplaceOwner { links: links.clone() };
+        assert!(is_refused(&say(&mut attendant, 0, early)));
+        let told = say(&mut attendant, 1, FromDaemon::Owner(Owner::new(1).key()));
+        assert_eq!(told, [Do::Keep(Owner::new(1).kept(NONCE))]);
+        let late = say(&mut attendant, 2, FromDaemon::ReplaceOwner { links });
+        assert!(matches!(late[..], [Do::Keep(_)]));
+    }
+
+    #[test]
+    fn a_replacement_that_could_not_be_kept_is_made_later() {
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)));
+        let replace = || FromDaemon::ReplaceOwner { links: chain(&[1, 2]) };
+        say(&mut attendant, 0, replace());
+        attendant.not_kept(Some(Some(Owner::new(1).kept(NONCE))));
+        assert!(matches!(say(&mut attendant, 1, replace())[..], [Do::Keep(_)]));
+        // Nobody knows which of the two lies there.
+        attendant.not_kept(None);
+        assert!(is_refused(&say(&mut attendant, 2, replace())));
     }
 }

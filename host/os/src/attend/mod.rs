@@ -2,15 +2,17 @@
 //!
 //! The daemon talks to the network and is not root, so it can neither write to the stick nor read the power button. It
 //! connects to root's socket and says JSON, a line each. What it can have is little: a claim shown where somebody at
-//! the machine sees it, the claim erased, and the owner's public key kept. What root says is evidence that somebody is
-//! there. No line makes root open a path of the daemon's choosing, run a program, or say what it has kept.
+//! the machine sees it, the claim erased, and the owner's public key kept, or replaced by one that it vouches for. What
+//! root says is evidence that somebody is there, and which key it keeps. No line makes root open a path of the daemon's
+//! choosing or run a program.
 //!
 //! - [`machine`]: what follows from what, purely.
 //! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] reads reset files, and
 //!   [`used`] knows those that were used.
+//! - [`owner`]: the owner's key on the disk, [`vouch`]: whether it vouches for another.
 //! - [`note`]: the claim on the stick and on the screens, [`show`]: when. [`serve`] waits for all of it in one place.
 //!
-//! Deliberately absent: power (the daemon asks logind), updates, and reading anything back.
+//! Deliberately absent: power (the daemon asks logind), updates, and reading back anything but the key's name.
 
 pub mod button;
 pub mod machine;
@@ -21,17 +23,21 @@ pub mod serve;
 pub mod show;
 pub mod stick;
 pub mod used;
+pub mod vouch;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use vouch::{Link, MAX_LINKS, Nonce};
 
 /// Where the daemon connects.
 pub const SOCKET: &str = "/run/punktfunk-os/attend.sock";
 
 /// What this program speaks.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// No line is longer, in bytes and without its end.
 pub const MAX_LINE_BYTES: usize = 4096;
@@ -52,6 +58,11 @@ pub enum FromDaemon {
     Claimed,
     /// The key with which the owner proves that it is him.
     Owner(OwnerKey),
+    /// The password was changed: the keys since the one that is kept, each with the proof by the one before.
+    ReplaceOwner {
+        /// From the oldest to the newest.
+        links: Vec<Link>,
+    },
 }
 
 /// How the host is claimed. Whoever knows it can.
@@ -116,7 +127,12 @@ pub enum FromRoot {
     /// Somebody is at the machine.
     Presence(Presence),
     /// The owner's key is kept.
-    OwnerKept,
+    OwnerKept {
+        /// Which: its 64 hexadecimal digits.
+        key: String,
+        /// What the next proof by it must hold.
+        nonce: Nonce,
+    },
     /// It is not.
     OwnerRefused {
         /// Why, as a part of a sentence.
@@ -155,9 +171,6 @@ impl FromDaemon {
     /// Reads a line; what comes back is within all bounds, and can be shown on a screen as it is.
     pub fn parse(line: &[u8]) -> Result<Self, LineError> {
         let said: Self = serde_json::from_slice(line)?;
-        let hex = |text: &str, digits: std::ops::RangeInclusive<usize>| {
-            digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
         let checks: Vec<(&'static str, bool)> = match &said {
             Self::Claimed => Vec::new(),
             Self::Claim(claim) => {
@@ -165,17 +178,23 @@ impl FromDaemon {
                 let plain = code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
                 vec![
                     ("code", (4..=20).contains(&code.len()) && plain),
-                    ("token", hex(claim.token.expose(), 32..=32)),
+                    ("token", is_hex(claim.token.expose(), 32..=32)),
                     (
                         "names",
                         claim.names.len() <= MAX_NAMES
                             && claim.names.iter().all(|name| is_name(name)),
                     ),
-                    ("fingerprint", hex(&claim.fingerprint, 1..=128)),
+                    ("fingerprint", is_hex(&claim.fingerprint, 1..=128)),
                 ]
             }
-            Self::Owner(owner) => {
-                vec![("salt", hex(&owner.salt, 32..=32)), ("key", hex(&owner.key, 64..=64))]
+            Self::Owner(owner) => key_checks(owner).to_vec(),
+            Self::ReplaceOwner { links } => {
+                let parts = links.iter().flat_map(|link| {
+                    let [salt, key] = key_checks(&link.owner);
+                    [salt, key, ("proof", is_hex(&link.proof, 128..=128))]
+                });
+                let count = ("links", (1..=MAX_LINKS).contains(&links.len()));
+                std::iter::once(count).chain(parts).collect()
             }
         };
         match checks.into_iter().find(|(_, good)| !good) {
@@ -183,6 +202,14 @@ impl FromDaemon {
             Some((part, _)) => Err(LineError::Bounds(part)),
         }
     }
+}
+
+fn is_hex(text: &str, digits: RangeInclusive<usize>) -> bool {
+    digits.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn key_checks(owner: &OwnerKey) -> [(&'static str, bool); 2] {
+    [("salt", is_hex(&owner.salt, 32..=32)), ("key", is_hex(&owner.key, 64..=64))]
 }
 
 /// An address of the console and nothing else: no path, no name and password, nothing that moves a cursor.
@@ -246,14 +273,43 @@ mod tests {
     }
 
     #[test]
+    fn chains_are_bounded_and_a_line_holds_the_longest() {
+        let link = |salt: usize, key: usize, proof: usize| Link {
+            owner: OwnerKey { salt: "a".repeat(salt), key: "b".repeat(key) },
+            proof: "c".repeat(proof),
+        };
+        let parse = |links: Vec<Link>| {
+            let line = serde_json::to_vec(&FromDaemon::ReplaceOwner { links }).unwrap();
+            assert!(line.len() <= MAX_LINE_BYTES, "{}", line.len());
+            FromDaemon::parse(&line).map(drop).map_err(|error| error.to_string())
+        };
+        let good = link(32, 64, 128);
+        assert_eq!(parse(vec![good.clone(); MAX_LINKS]), Ok(()));
+        for (part, links) in [
+            ("links", vec![]),
+            ("links", vec![good.clone(); MAX_LINKS + 1]),
+            ("salt", vec![good.clone(), link(30, 64, 128)]),
+            ("key", vec![link(32, 66, 128), good.clone()]),
+            ("proof", vec![link(32, 64, 126)]),
+        ] {
+            assert_eq!(parse(links), Err(format!("`{part}` is out of its bounds")));
+        }
+    }
+
+    #[test]
     fn root_speaks_as_agreed() {
         let line = |said: FromRoot| said.line();
-        assert_eq!(line(FromRoot::Hello { schema: 1 }), "{\"say\":\"hello\",\"schema\":1}\n");
+        assert_eq!(line(FromRoot::Hello { schema: 2 }), "{\"say\":\"hello\",\"schema\":2}\n");
         let button = FromRoot::Presence(Presence::PowerButton);
         assert_eq!(line(button), "{\"say\":\"presence\",\"by\":\"power-button\"}\n");
         let file = FromRoot::Presence(Presence::ResetFile { digest: "ab".to_owned() });
         assert_eq!(line(file), "{\"say\":\"presence\",\"by\":\"reset-file\",\"digest\":\"ab\"}\n");
-        assert_eq!(line(FromRoot::OwnerKept), "{\"say\":\"owner-kept\"}\n");
+        let kept = FromRoot::OwnerKept { key: "ab".to_owned(), nonce: Nonce::new([9; 32]) };
+        let says = format!(
+            "{{\"say\":\"owner-kept\",\"key\":\"ab\",\"nonce\":\"{}\"}}\n",
+            "09".repeat(32)
+        );
+        assert_eq!(line(kept), says);
         let refused = FromRoot::OwnerRefused { reason: "r".to_owned() };
         assert_eq!(line(refused), "{\"say\":\"owner-refused\",\"reason\":\"r\"}\n");
         let newer: FromRoot = serde_json::from_str(r#"{"say":"weather","is":"fine"}"#).unwrap();

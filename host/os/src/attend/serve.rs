@@ -20,6 +20,7 @@ use super::press::{Meaning, Presses};
 use super::show::Showing;
 use super::stick::{self, Arrival, Arrivals};
 use super::used::Used;
+use super::vouch::{Kept, Nonce};
 use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
 use crate::programs::{ProgramError, run_well};
 
@@ -240,13 +241,19 @@ impl<'a> Attending<'a> {
     }
 
     fn hear(&mut self, line: &[u8]) {
-        match FromDaemon::parse(line) {
-            Ok(said) => {
-                let all = self.attendant.said(self.began.elapsed(), said);
+        let fresh = Nonce::draw();
+        match (FromDaemon::parse(line), fresh) {
+            (Ok(said), Ok(fresh)) => {
+                let all = self.attendant.said(self.began.elapsed(), fresh, said);
                 self.perform(all);
             }
-            Err(error) => {
+            (Err(error), _) => {
                 complain!("the daemon said {error}");
+                self.talk = None;
+            }
+            // It connects again, later and later.
+            (_, Err(error)) => {
+                complain!("{error}");
                 self.talk = None;
             }
         }
@@ -317,22 +324,26 @@ impl<'a> Attending<'a> {
                 Do::Note => (self.site.present)(),
                 Do::Erase => self.erase(),
                 Do::Show(claim) => self.showing.offer(claim),
-                Do::Keep(key) => self.keep(&key),
+                Do::Keep(kept) => self.keep(&kept),
             }
         }
     }
 
-    fn keep(&mut self, key: &super::OwnerKey) {
-        let said = match owner::write(&self.site.state, key) {
-            Ok(()) => FromRoot::OwnerKept,
+    fn keep(&mut self, kept: &Kept) {
+        match owner::write(&self.site.state, kept) {
+            Ok(()) => {
+                if let Some(said) = self.attendant.kept() {
+                    self.say(&said);
+                }
+            }
             Err(error) => {
                 complain!("{error}");
                 let there = owner::read(&self.site.state);
                 self.attendant.not_kept(there.inspect_err(|error| complain!("{error}")).ok());
-                FromRoot::OwnerRefused { reason: "the disk did not take it".to_owned() }
+                let reason = "the disk did not take it".to_owned();
+                self.say(&FromRoot::OwnerRefused { reason });
             }
-        };
-        self.say(&said);
+        }
     }
 
     /// Shows a claim whose time has come.
@@ -388,6 +399,8 @@ mod tests {
     use std::io::{BufRead, BufReader};
 
     use super::super::tests::CLAIM;
+    use super::super::vouch::tests::{Owner, chain};
+    use super::super::vouch::{Link, MAX_LINKS};
     use super::*;
 
     /// The daemon's end, and all that the attendant does meanwhile.
@@ -431,7 +444,7 @@ mod tests {
     fn the_daemon_claims_and_brings_its_key() {
         with_daemon(me(), |say, hear, folder| {
             let note = folder.join("esp/CLAIM.txt");
-            assert_eq!(hear(), "{\"say\":\"hello\",\"schema\":1}\n");
+            assert_eq!(hear(), "{\"say\":\"hello\",\"schema\":2}\n");
             assert!(!note.exists(), "an old claim is erased");
             say(CLAIM);
             assert!(fs::read_to_string(&note).unwrap().contains("ABCD2345"));
@@ -445,7 +458,7 @@ mod tests {
             let (salt, ours, other) = ("0".repeat(32), "a".repeat(64), "b".repeat(64));
             let owner = |key| format!(r#"{{"say":"owner","salt":"{salt}","key":"{key}"}}"#);
             say(&owner(ours));
-            assert_eq!(hear(), "{\"say\":\"owner-kept\"}\n");
+            assert!(hear().contains("owner-kept"));
             assert!(folder.join("os/owner.json").exists());
             say(&owner(other));
             assert!(hear().contains("owner-refused"));
@@ -463,6 +476,60 @@ mod tests {
             hear();
             say(&"x".repeat(MAX_LINE_BYTES + 1));
             assert_eq!(hear(), "");
+        });
+    }
+
+    fn line(said: &FromDaemon) -> String {
+        serde_json::to_string(said).unwrap()
+    }
+
+    fn replace(links: Vec<Link>) -> String {
+        line(&FromDaemon::ReplaceOwner { links })
+    }
+
+    #[test]
+    fn the_key_on_the_disk_is_replaced_by_what_it_vouches_for() {
+        with_daemon(me(), |say, hear, folder| {
+            hear();
+            let state = folder.join("os");
+            say(CLAIM);
+            say(&line(&FromDaemon::Owner(Owner::new(1).key())));
+            let FromRoot::OwnerKept { key, nonce } = serde_json::from_str(&hear()).unwrap() else {
+                panic!()
+            };
+            assert_eq!(key, Owner::new(1).key().key);
+            // What the disk does not take is not believed either, and can be said again.
+            let to_second = || replace(vec![Owner::new(1).vouch(&Owner::new(2), nonce)]);
+            let in_the_way = state.join("owner.json.part");
+            fs::create_dir(&in_the_way).unwrap();
+            say(&to_second());
+            assert!(hear().contains("the disk did not take it"));
+            fs::remove_dir(in_the_way).unwrap();
+            say(&to_second());
+            assert!(
+                hear().contains(&format!("\"owner-kept\",\"key\":\"{}\"", Owner::new(2).key().key))
+            );
+            let lies = owner::read(&state).unwrap().unwrap();
+            assert_eq!(lies.owner, Owner::new(2).key());
+            // The nonce is used up, and so is the old key.
+            say(&replace(vec![Owner::new(1).vouch(&Owner::new(3), nonce)]));
+            assert!(hear().contains("does not vouch"));
+            assert_eq!(owner::read(&state).unwrap(), Some(lies));
+        });
+    }
+
+    #[test]
+    fn a_chain_that_is_too_long_ends_the_talk() {
+        with_daemon(me(), |say, hear, folder| {
+            hear();
+            say(CLAIM);
+            say(&line(&FromDaemon::Owner(Owner::new(1).key())));
+            hear();
+            let seeds: Vec<u8> = (1..=u8::try_from(MAX_LINKS).unwrap() + 2).collect();
+            let before = fs::read(folder.join("os/owner.json")).unwrap();
+            say(&replace(chain(&seeds)));
+            assert_eq!(hear(), "");
+            assert_eq!(fs::read(folder.join("os/owner.json")).unwrap(), before);
         });
     }
 

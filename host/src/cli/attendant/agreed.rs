@@ -2,6 +2,7 @@
 //! is heard by the daemon. A word that one end gains does not compile here until it has an example.
 
 use proptest::prelude::*;
+use punktfunk_os::attend::vouch::{Link, MAX_LINKS, Nonce};
 use punktfunk_os::attend::{self, Claim, FromDaemon, FromRoot, OwnerKey, Secret};
 
 use super::*;
@@ -22,13 +23,30 @@ fn meant(said: &Said<'_>) -> FromDaemon {
         Said::Owner { salt, key } => {
             FromDaemon::Owner(OwnerKey { salt: salt.clone(), key: key.clone() })
         }
+        Said::ReplaceOwner { links } => {
+            let link = |said: &SaidLink| Link {
+                owner: OwnerKey { salt: said.salt.clone(), key: said.key.clone() },
+                proof: said.proof.clone(),
+            };
+            FromDaemon::ReplaceOwner { links: links.iter().map(link).collect() }
+        }
     }
+}
+
+/// As many keys as a chain can have.
+fn chain() -> Vec<SaidLink> {
+    let link = |_| SaidLink { salt: hex(&[1; 16]), key: hex(&[2; 32]), proof: hex(&[3; 64]) };
+    (0..MAX_LINKS).map(link).collect()
 }
 
 /// Whether the daemon understands it as root means it.
 fn understood(said: &FromRoot, heard: &Heard) -> bool {
     match (said, heard) {
-        (FromRoot::Hello { .. }, Heard::Hello) | (FromRoot::OwnerKept, Heard::OwnerKept) => true,
+        (FromRoot::Hello { .. }, Heard::Hello) => true,
+        (
+            FromRoot::OwnerKept { key, nonce },
+            Heard::OwnerKept { key: heard, nonce: heard_nonce },
+        ) => key == heard && nonce.to_string() == *heard_nonce,
         (FromRoot::Presence(seen), Heard::Presence { by, digest }) => {
             let heard = presence(by, digest.as_deref()).unwrap();
             match seen {
@@ -45,7 +63,7 @@ fn understood(said: &FromRoot, heard: &Heard) -> bool {
         (
             FromRoot::Hello { .. }
             | FromRoot::Presence(_)
-            | FromRoot::OwnerKept
+            | FromRoot::OwnerKept { .. }
             | FromRoot::OwnerRefused { .. }
             | FromRoot::Unknown,
             _,
@@ -59,6 +77,7 @@ fn number(said: &FromDaemon) -> usize {
         FromDaemon::Claim(_) => 0,
         FromDaemon::Claimed => 1,
         FromDaemon::Owner(_) => 2,
+        FromDaemon::ReplaceOwner { .. } => 3,
     }
 }
 
@@ -73,6 +92,7 @@ fn root_understands_every_word_of_the_daemon_and_expects_no_other() {
         Said::Claim { code: "ABCD2345", token: TOKEN, names: &names, fingerprint: "ab12" },
         Said::Claimed,
         Said::Owner { salt: hex(&[1; 16]), key: hex(&[2; 32]) },
+        Said::ReplaceOwner { links: chain() },
     ];
     let mut expected = Vec::new();
     for said in &examples {
@@ -89,7 +109,7 @@ fn the_daemon_understands_every_word_of_root() {
         FromRoot::Hello { schema: attend::SCHEMA },
         FromRoot::Presence(attend::Presence::PowerButton),
         FromRoot::Presence(attend::Presence::ResetFile { digest: hex(&DIGEST) }),
-        FromRoot::OwnerKept,
+        FromRoot::OwnerKept { key: hex(&[4; 32]), nonce: Nonce::new([5; 32]) },
         FromRoot::OwnerRefused { reason: "it keeps another".to_owned() },
         FromRoot::Unknown,
     ] {
@@ -109,6 +129,7 @@ fn the_longest_that_the_daemon_says_is_no_more_than_root_reads() {
     let claim = Said::Claim { code: "ABCD2345", token: TOKEN, names: &names, fingerprint };
     assert!(line(&claim).len() <= attend::MAX_LINE_BYTES);
     assert_eq!(FromDaemon::parse(&line(&claim)).unwrap(), meant(&claim));
+    assert!(line(&Said::ReplaceOwner { links: chain() }).len() <= attend::MAX_LINE_BYTES);
 }
 
 proptest! {
