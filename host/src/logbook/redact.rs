@@ -84,7 +84,7 @@ fn take_word<'a>(clean: &mut String, word: &str, rest: &'a str) -> &'a str {
     }
     if word.starts_with("argon2") && clean.ends_with('$') {
         clean.pop();
-        return strike(clean, rest, is_end_of_word);
+        return strike(clean, rest, is_end_of_hash);
     }
     if word.len() >= MIN_KEY_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         if word.len() == ID_DIGITS {
@@ -152,6 +152,11 @@ fn is_end_of_word(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ')' | '>')
 }
 
+/// A hash of a password has commas between its costs.
+fn is_end_of_hash(c: char) -> bool {
+    !c.is_ascii_alphanumeric() && !matches!(c, '$' | '=' | ',' | '+' | '/' | '.' | '-')
+}
+
 fn is_end_of_value(c: char) -> bool {
     is_end_of_word(c) || matches!(c, '&' | ';' | '}' | ']')
 }
@@ -185,7 +190,8 @@ mod tests {
         check("Cookie: __Host-punktfunk=1; b=2\nHost: x", "Cookie: [redacted]\nHost: x");
         check("__Host-punktfunk=abc; Path=/", "__Host-punktfunk=[redacted]; Path=/");
         check("open https://x.local/#claim=AAAA now", "open https://x.local/#[redacted] now");
-        check("hash $argon2id$v=19$m=1$AA$BB end", "hash [redacted] end");
+        check("hash $argon2id$v=19$m=1,t=2,p=1$AA+/$BB end", "hash [redacted] end");
+        check("(\"$argon2id$v=19$m=1,t=2,p=1$AA$BB\")", "(\"[redacted]\")");
         check("a -----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY----- b", "a [redacted] b");
         check("-----BEGIN PRIVATE KEY-----\nMII", "[redacted]");
         check(&"a1".repeat(16), "[redacted]");
