@@ -33,18 +33,12 @@ fn the_ports_below_1024_come_from_a_service_manager_and_survive_that_the_host_be
     let mut daemon = house.start_by(&more, manager, &[]);
 
     // Its own port opens as ever; whoever asks at the other two waits in their queues until the host serves them.
-    assert_eq!(daemon.ask("/api/v1/landing").status, 200);
-    let mut browser = Browser::connect(at, &house.certificate).unwrap();
-    assert_eq!(browser.ask("GET", "/api/v1/landing", &[], "").json()["product"], "punktfunk");
     let mut stream = TcpStream::connect(plain_at).unwrap();
     write!(stream, "GET /pair?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).unwrap();
-    let said = said.to_ascii_lowercase();
-    assert!(said.starts_with("http/1.1 308"), "{said}");
-    assert!(said.contains("location: https://localhost/pair?x=1\r\n"), "{said}");
+    assert_eq!(daemon.ask("/api/v1/landing").status, 200);
 
-    // They are the host's own ports, too, from which the launcher is to keep programs of sessions.
+    // They are the host's own ports, too, from which the launcher is to keep programs of sessions. A host that took
+    // nothing over says so here, at once; whoever asked it there would wait.
     assert_eq!(daemon.stage()["stage"], "ready");
     let (_, status) = local(house.path(), "GET", "/status", "");
     let problems = status["problems"].to_string();
@@ -54,6 +48,14 @@ fn the_ports_below_1024_come_from_a_service_manager_and_survive_that_the_host_be
             "{problems}"
         );
     }
+
+    let mut browser = Browser::connect(at, &house.certificate).unwrap();
+    assert_eq!(browser.ask("GET", "/api/v1/landing", &[], "").json()["product"], "punktfunk");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    let said = said.to_ascii_lowercase();
+    assert!(said.starts_with("http/1.1 308"), "{said}");
+    assert!(said.contains("location: https://localhost/pair?x=1\r\n"), "{said}");
 }
 
 /// A launcher that keeps programs of sessions from no port of ours, and starts none. It ends with this test's process.
