@@ -1,5 +1,6 @@
 """The story of a box: it is switched on, claimed, paired and played from; it gets a better version and a broken one."""
 
+import json
 import re
 import subprocess
 
@@ -7,8 +8,9 @@ import pytest
 
 from home import BOX, wait_for
 from network import inside
-from owner import Refused
-from story import GREEN_S, OFF_S, START_S, VERSION, Browser, Device, code_of, green, install, pair, ready, told_of
+from owner import PASSWORD, Refused
+from story import (
+    GREEN_S, OFF_S, ROOT, START_S, VERSION, Browser, Device, code_of, green, install, pair, ready, told_of)
 
 TCP_PORTS = {80, 443, 47984, 47989, 47990, 48010}
 
@@ -135,6 +137,24 @@ def test_our_programs_are_small_when_nobody_plays(machine, measured):
     measured["resident_kib"] = resident
     assert "punktfunk-host" in resident, said
     assert sum(resident.values()) <= 60 * 1024, resident
+
+
+def test_root_keeps_another_key_after_each_change_of_the_password(machine, owner):
+    kept = "/var/lib/punktfunk/os/owner.json"
+    assert machine.shell(f"stat -c '%U:%G %a' {kept}").strip() == "root:root 600"
+
+    def key():
+        return json.loads(machine.shell(f"cat {kept}"))["key"]
+
+    # The first is from the claim, and each that follows is vouched for: nobody is at the machine. Then it is as before.
+    keys, passwords = [key()], [PASSWORD, "another one for now", PASSWORD]
+    for old, new in zip(passwords, passwords[1:]):
+        owner.call("PUT", "/session/password", {"old": old, "new": new, "revoke_tokens": False})
+        keys.append(wait_for("another key", 60, lambda: (seen := key()) not in keys and seen, machine.is_on))
+    assert len(set(keys)) == 3 and all(re.fullmatch(r"[0-9a-f]{64}", one) for one in keys), keys
+    assert machine.shell(f"stat -c '%U:%G %a' {kept}").strip() == "root:root 600"
+    told = [problem for problem in owner.call("GET", "/status")["problems"] if "own program" in problem]
+    assert not told, told
 
 
 def test_a_version_that_cannot_stream_returns_by_itself(
