@@ -319,6 +319,8 @@ def make_disk(disk: Path, fill: Callable[[Path, Path], None]) -> None:
         *["mkfs.ext4", "-q", "-L", "punktfunk", "-E", f"offset={start},lazy_itable_init=1", "-O", "^orphan_file,verity"],
         *[disk, f"{size // 1024}k"],
     )
+    # What is set aside at the first start is the daemon's as well; the kernel learns whose it is by mounting.
+    run("tune2fs", "-g", "960", f"{disk}?offset={start}", quiet=True)
     esp = disk.with_suffix(".esp")
     shutil.rmtree(esp, ignore_errors=True)
     with loop_mounted(disk, start, size) as sysroot:

@@ -1,5 +1,5 @@
 //! Grows the root file system to its partition, which systemd-repart has grown to the disk, and sets the room aside
-//! that only root may fill.
+//! that only root and the daemon may fill: a daemon that cannot write does not know its owner and its devices any more.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +14,9 @@ use crate::programs::run_well;
 
 /// A large disk takes a while.
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// The daemon's group. The kernel learns of it when the file system is mounted, so that a disk is made with it, too.
+const DAEMON_GROUP: &str = "960";
 
 /// Grows it, once for each size that the partition ever has.
 pub fn grow(site: &Site, ledger: &mut Ledger) -> anyhow::Result<()> {
@@ -33,10 +36,15 @@ pub fn grow(site: &Site, ledger: &mut Ledger) -> anyhow::Result<()> {
     run_well(&["resize2fs", &device], LIMIT)?;
     let room = rustix::fs::statvfs(&site.place.sysroot)?;
     let blocks = reserve_bytes(room.f_blocks.saturating_mul(room.f_frsize)) / room.f_frsize.max(1);
-    run_well(&["tune2fs", "-r", &blocks.to_string(), &device], LIMIT)?;
+    run_well(&set_aside(&blocks.to_string(), &device), LIMIT)?;
     ledger.grown_to_bytes = bytes;
-    tell!("the file system fills its partition of {bytes} bytes; {blocks} blocks are root's");
+    tell!("the file system fills its partition of {bytes} bytes; {blocks} blocks are ours");
     Ok(())
+}
+
+/// The words that keep so many blocks of a file system from sessions.
+fn set_aside<'a>(blocks: &'a str, device: &'a str) -> [&'a str; 6] {
+    ["/usr/sbin/tune2fs", "-r", blocks, "-g", DAEMON_GROUP, device]
 }
 
 /// The device that is mounted at a place; of several mounts the last, which covers the others.
@@ -50,6 +58,23 @@ fn device_of(mounts: &str, place: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_room_that_is_set_aside_is_the_daemons_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("disk").to_string_lossy().into_owned();
+        std::fs::File::create(&disk).unwrap().set_len(8 << 20).unwrap();
+        run_well(&["/usr/sbin/mkfs.ext4", "-q", &disk], LIMIT).unwrap();
+        run_well(&set_aside("1000", &disk), LIMIT).unwrap();
+        let said = run_well(&["/usr/sbin/dumpe2fs", "-h", &disk], LIMIT).unwrap();
+        let says = |what: &str, value: &str| {
+            let mut lines = said.lines().filter_map(|line| line.split_once(':'));
+            let found = lines.find(|(name, _)| *name == what).map(|(_, value)| value);
+            assert!(found.is_some_and(|found| found.trim().starts_with(value)), "{what}: {said}");
+        };
+        says("Reserved block count", "1000");
+        says("Reserved blocks gid", DAEMON_GROUP);
+    }
 
     #[test]
     fn the_device_is_found() {
