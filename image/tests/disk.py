@@ -32,6 +32,14 @@ class Disk:
         listed = _output("mdir", "-b", "-i", self._esp_image(), "::loader/entries")
         return sorted(line.rsplit("/", 1)[1] for line in listed.splitlines() if line.endswith(".conf"))
 
+    def var_file(self, name: str) -> bytes:
+        """A file below /var, while the box is off."""
+        where = f"{self.path}?offset={self._parts()[1][0]}"
+        done = subprocess.run(["debugfs", "-R", f"cat /ostree/deploy/punktfunk/var/{name}", where],
+                              check=True, capture_output=True, env=_MTOOLS)
+        assert done.stdout, done.stderr
+        return done.stdout
+
     def _esp_image(self) -> str:
         return f"{self.path}@@{self._parts()[0][0]}"
 
