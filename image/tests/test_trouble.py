@@ -1,14 +1,18 @@
 """What a good box bears: firmware that checks signatures, an owner who lost the password, a full disk, an early end."""
 
 import json
+import random
+import re
+import sqlite3
 import subprocess
 import time
+from contextlib import closing, suppress
 
 import pytest
 
 from home import wait_for
 from owner import Refused
-from story import OFF_S, START_S, Browser, code_of, green, ready
+from story import OFF_S, START_S, VERSION, Browser, Device, code_of, green, pair, ready, told_of
 
 pytestmark = pytest.mark.long
 
@@ -27,6 +31,36 @@ def switch_off(box):
     box.wait_off(OFF_S)
 
 
+def press_until_off(box):
+    """Somebody presses the button of a box that has just come up, maybe before anything watches it."""
+    box.press_power()
+    try:
+        box.wait_off(OFF_S / 3)
+    except subprocess.TimeoutExpired:
+        # It may go off in this moment.
+        with suppress(RuntimeError, OSError):
+            box.press_power()
+        box.wait_off(OFF_S)
+
+
+def break_signature(variants):
+    """A change that flips one bit in the middle of the kernel, far behind all that a loader reads of it."""
+    def ostree(*words):
+        words = ["ostree", f"--repo={variants.repo}", *words]
+        return subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
+
+    listed = ostree("ls", "-R", variants.base, "/usr/lib/modules").decode()
+    path = re.search(r"/(\S+/vmlinuz)$", listed, re.M)[1]
+    kernel = bytearray(ostree("cat", variants.base, f"/{path}"))
+    kernel[len(kernel) // 2] ^= 1
+
+    def change(tree):
+        (tree / path).parent.mkdir(parents=True)
+        (tree / path).write_bytes(kernel)
+
+    return change
+
+
 def test_secure_boot_starts_what_is_signed(box, measured):
     # Microsoft's keys are in this firmware, as in a PC from the shop.
     box.secure = True
@@ -37,6 +71,28 @@ def test_secure_boot_starts_what_is_signed(box, measured):
     assert "secureboot: Secure boot enabled" in box.shell("dmesg")
     assert "[integrity]" in box.shell("cat /sys/kernel/security/lockdown")
     box.device.play("secure")
+
+
+def test_secure_boot_does_not_start_what_is_not_signed(box, variants, measured):
+    box.secure = True
+    box.install("0.2.0", change=break_signature(variants))
+    box.switch_on()
+    # The firmware refuses it as often as the loader tries. Where that ends is the firmware's: this one stops dead.
+    spent = lambda: any("+0-3" in name for name in box.storage.esp_entries())  # noqa: E731
+    wait_for("the end of the tries", START_S, spent, box.is_on)
+    measured["secure_refused_cpu_s"] = round(box.cpu_seconds(), 1)
+    assert "Security violation" in box.said() and box.owner.landing() is None
+    box.unplug()
+    start(box)
+    report = wait_for("the report", 60, lambda: told_of(box.owner, "0.2.0"), box.is_on)
+    assert report["running"]["version"] == VERSION and report["banner"]["kind"] == "rolled-back", report
+
+
+def another_device(box, folder):
+    folder.mkdir()
+    device = Device(box.home, box.folder, folder)
+    pair(box.owner, device)
+    return device
 
 
 def press_thrice(box):
@@ -149,3 +205,80 @@ def test_whoever_is_at_the_machine_gets_in(box, tmp_path, measured):
     # A single press still switches it off. Root believes the key of the last who claimed it.
     switch_off(box)
     assert key_of_the_owner(box) != before
+
+
+# What a later version would do to the database by the rules of host/src/store/schema.rs: it only adds.
+LATER = """
+ALTER TABLE client ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue';
+CREATE TABLE wish (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
+INSERT INTO wish (text) VALUES ('a pony');
+"""
+
+
+def test_an_older_version_reads_what_a_newer_one_left(box, tmp_path):
+    with box.storage.mounted(tmp_path) as (root, _):
+        state = root / "ostree/deploy/punktfunk/var/lib/punktfunk/host/state.db"
+        with closing(sqlite3.connect(state)) as database:
+            [known] = database.execute("PRAGMA user_version").fetchone()
+            database.executescript(f"BEGIN; {LATER} PRAGMA user_version = {known + 1}; COMMIT;")
+    start(box, VERSION)
+    # It knows its owner and the device, takes another device and keeps a setting.
+    box.owner.call("PATCH", "/settings", {"name": "Older box"})
+    box.device.play("older")
+    another_device(box, tmp_path / "another")
+    switch_off(box)
+    kept = tmp_path / "state.db"
+    kept.write_bytes(box.storage.var_file("lib/punktfunk/host/state.db"))
+    with closing(sqlite3.connect(kept)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (known + 1,)
+        assert database.execute("SELECT text FROM wish").fetchall() == [("a pony",)]
+        assert database.execute("SELECT colour FROM client").fetchall() == [("blue",), ("blue",)]
+
+
+def test_a_start_that_is_ended_in_good_order_costs_no_try(box, measured):
+    box.install("0.2.0")
+    before = box.storage.esp_entries()
+    assert len([name for name in before if "+3" in name]) == 1, before
+    box.switch_on()
+    wait_for("the console", 2 * START_S, box.owner.landing, box.is_on)
+    assert any("+2-1" in name for name in box.storage.esp_entries()), box.storage.esp_entries()
+    press_until_off(box)
+    assert box.storage.esp_entries() == before
+    start(box, "0.2.0")
+    tried = [one["outcome"] for one in box.owner.call("GET", "/os")["attempts"] if one["version"] == "0.2.0"]
+    assert tried == ["passed"], tried
+
+
+def test_a_full_disk_stops_no_update(box, variants, tmp_path, measured):
+    share = ["local", f"path={variants.repo}", "mount_tag=repo", "security_model=none", "readonly=on"]
+    box.extra = ("-virtfs", ",".join(share))
+
+    def grow(tree):
+        # What an update brings with it. The same each time, so that the repository on the desk does not grow.
+        dice = random.Random(1)
+        (tree / "usr/lib/punktfunk/ballast").write_bytes(b"".join(dice.randbytes(1 << 20) for _ in range(200)))
+
+    variants.make("0.3.0", debug=True, change=grow)
+    box.install("0.2.0", debug=True)
+    start(box, "0.2.0")
+    player = "setpriv --reuid=61000 --regid=61000 --clear-groups --inh-caps=-all --bounding-set=-all"
+    box.shell(
+        f"{player} fallocate -l $(( $(stat -f -c '%a * %S' /var) - (32 << 20) )) /var/tmp/game; "
+        f"{player} dd if=/dev/zero of=/var/tmp/rest bs=4096")
+    refused = box.shell(f"{player} cp /usr/lib/os-release /var/tmp/save 2>&1; stat -f -c 'left %a of %f' /var")
+    assert "No space left" in refused and "left 0 of" in refused, refused
+    measured["reserve_mib"] = int(refused.split()[-1]) >> 8
+    rooms = {folder["purpose"]: folder["room"] for folder in box.owner.call("GET", "/storage")["folders"]}
+    assert rooms["state"] == "full", rooms
+    assert any("is full" in problem for problem in box.owner.call("GET", "/status")["problems"])
+    # The room that is set aside is the daemon's, too.
+    another = another_device(box, tmp_path / "another")
+    said = box.shell(
+        "mkdir /run/repo && mount -t 9p -o trans=virtio,ro,msize=262144 repo /run/repo && "
+        "/usr/libexec/punktfunk/punktfunk-os deploy-local /run/repo test/0.3.0 2>&1", START_S)
+    assert "is started next" in said, said
+    switch_off(box)
+    start(box, "0.3.0")
+    rooms = {folder["purpose"]: folder["room"] for folder in box.owner.call("GET", "/storage")["folders"]}
+    assert rooms["state"] == "full", rooms
+    another.play("full")
