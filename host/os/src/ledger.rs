@@ -39,7 +39,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The file in root's folder of state.
-const NAME: &str = "ledger.json";
+pub const NAME: &str = "ledger.json";
 
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -16,10 +16,11 @@ const MAX_GIVEN_BACK: u32 = 3;
 /// The owner keeps no more than so many, beside the one that the machine was set up with.
 pub const MAX_PINNED: usize = 2;
 
-/// What is said of a deployment that never came so far as to be judged.
-pub const NEVER_CAME_UP: &str = "it did not come up: kernel, initramfs or start hung";
+/// What is said of a deployment that never came so far as to have its start noted.
+pub const NEVER_CAME_UP: &str =
+    "it did not come up: its kernel, its initramfs or what it starts first failed or hung";
 
-/// What is said of one that was cut off.
+/// What is said of one whose start was noted and never judged.
 const CUT_OFF: &str = "it ended before it was judged: it hung, crashed or lost its power";
 
 /// Units that stand for hardware or for the network beyond it, by the beginning of their names.
@@ -182,15 +183,15 @@ fn remember_fallen(ledger: &mut Ledger, start: &Start, fallen: &Fallen, at: u64)
     ledger.fallen.push(fallen.id.to_string());
     let commit = fallen.id.commit();
     let of_it = |record: &&mut crate::ledger::Record| record.attempt.commit == commit;
-    let reason = match ledger.attempts.iter_mut().rev().find(of_it).map(|one| &mut one.attempt) {
-        Some(attempt) => match &attempt.outcome {
-            Outcome::Failed { reason, .. } => reason.clone(),
-            _ => {
-                attempt.outcome = failed(NEVER_CAME_UP);
-                NEVER_CAME_UP.to_owned()
-            }
-        },
-        None => {
+    let attempt = ledger.attempts.iter_mut().rev().find(of_it).map(|record| &mut record.attempt);
+    let reason = match attempt.map(|attempt| &mut attempt.outcome) {
+        Some(Outcome::Failed { reason, .. }) => reason.clone(),
+        Some(outcome @ Outcome::Pending) => {
+            *outcome = failed(CUT_OFF);
+            CUT_OFF.to_owned()
+        }
+        // What it was found to be in an earlier start stays what it was.
+        Some(_) | None => {
             let record = ledger.attempt("", commit, &fallen.version, &start.version);
             record.attempt.outcome = failed(NEVER_CAME_UP);
             NEVER_CAME_UP.to_owned()

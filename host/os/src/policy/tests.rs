@@ -144,13 +144,20 @@ fn what_fell_is_remembered_with_its_reason() {
     let mut ledger = Ledger::default();
     begin(&mut ledger, &start(2, Some((0, 1))), &[], 1);
     begin(&mut ledger, &start(0, None), &[fallen_one(2)], 7);
-    assert_eq!(ledger.bad[0].reason, NEVER_CAME_UP);
-    assert_eq!(reason(&ledger.attempts[0].attempt.outcome), NEVER_CAME_UP);
+    assert_eq!(ledger.bad[0].reason, CUT_OFF);
+    assert_eq!(reason(&ledger.attempts[0].attempt.outcome), CUT_OFF);
     // It never began.
     let mut ledger = Ledger::default();
     begin(&mut ledger, &start(0, None), &[fallen_one(2)], 7);
     assert_eq!(ledger.bad[0].reason, NEVER_CAME_UP);
     assert_eq!(ledger.attempts[0].attempt.number, 1);
+    // It was good once, was brought in again and never began.
+    let mut ledger = Ledger::default();
+    begin(&mut ledger, &start(2, Some((2, 1))), &[], 1);
+    conclude(&mut ledger, &start(2, Some((2, 1))), &Outcome::Passed { checks: vec![] }, vec![]);
+    begin(&mut ledger, &start(0, None), &[fallen_one(2)], 7);
+    let outcomes: Vec<&Outcome> = ledger.attempts.iter().map(|one| &one.attempt.outcome).collect();
+    assert_eq!(outcomes, [&Outcome::Passed { checks: vec![] }, &failed(NEVER_CAME_UP)]);
     // It is another deployment of what runs.
     let mut ledger = Ledger::default();
     begin(&mut ledger, &start(2, None), &[fallen_one(2)], 7);

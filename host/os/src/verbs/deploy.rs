@@ -23,7 +23,7 @@ pub fn deploy_local(
     site.ostree.pull_local(repository, &commit).context("the system could not be copied")?;
     let before = site.ostree.list()?;
     site.ostree.deploy(&commit).context("the system could not be deployed")?;
-    if site.place.live {
+    if site.remembers() {
         // Or it would be removed when another is started.
         let mut held = site.ledger()?;
         if let Some(first) = site.ostree.list()?.first() {

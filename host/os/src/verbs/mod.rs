@@ -191,8 +191,35 @@ impl Site {
         Held::open(&self.place.state).context("what this machine remembers could not be opened")
     }
 
-    /// The ledger as it lies there, if one does: a disk on a desk has none yet.
+    /// The ledger as it lies there, if one does.
     pub fn known(&self) -> anyhow::Result<Ledger> {
-        if self.place.live { Ok(self.ledger()?.ledger.clone()) } else { Ok(Ledger::default()) }
+        if self.remembers() { Ok(self.ledger()?.ledger.clone()) } else { Ok(Ledger::default()) }
+    }
+
+    /// Whether there is a ledger to read and write. A disk on a desk has none before its first start, and gets none
+    /// from there; one that was in a box has.
+    pub fn remembers(&self) -> bool {
+        self.place.live || self.place.state.join(crate::ledger::NAME).exists()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_on_a_desk_knows_what_its_box_has_learnt() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::new(Some(folder.path()), Some(&folder.path().join("esp"))).unwrap();
+        // One that was never in a box gets no folder.
+        assert_eq!(site.known().unwrap(), Ledger::default());
+        assert!(!site.place.state.exists());
+        let mut held = site.ledger().unwrap();
+        let (commit, version, reason) = ("c".to_owned(), "0.9.0".to_owned(), "no tone".to_owned());
+        held.ledger.bad.push(status::Bad { commit, version, reason, at: 1 });
+        held.save().unwrap();
+        drop(held);
+        let refusal = crate::policy::offer(&site.known().unwrap(), "c", false).unwrap_err();
+        assert_eq!(refusal.to_string(), "0.9.0 did not prove itself here: no tone");
     }
 }
