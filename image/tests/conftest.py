@@ -15,6 +15,7 @@ sys.path.insert(0, str(STOCK_CLIENT))
 from disk import Disk  # noqa: E402
 from home import Home, wait_for  # noqa: E402
 from machine import Machine  # noqa: E402
+from record import Record  # noqa: E402
 from story import OFF_S, VERSION, Browser, Device, code_of, green, install, pair, ready  # noqa: E402
 from variants import Variants  # noqa: E402
 
@@ -30,6 +31,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "long: a case for ci/test vm-full")
     config.measured = {}
+    config.pluginmanager.register(Record(Path(config.getoption("--artefacts")) / "cases.json"))
 
 
 def pytest_sessionfinish(session):
