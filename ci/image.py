@@ -352,7 +352,8 @@ def deploy(sysroot: Path, commit: str) -> None:
     run("ostree", "refs", repo, "--create", f"{BRANCH}/local", commit)
     run(
         *["ostree", "admin", "deploy", f"--sysroot={sysroot}", "--os=punktfunk", "--no-prune"],
-        *[f"--karg={argument}" for argument in kernel_arguments()],
+        # Of two with one name, `--karg` would leave the last alone: there are two consoles.
+        *[f"--karg-append={argument}" for argument in kernel_arguments()],
         f"{BRANCH}/local",
     )
 
