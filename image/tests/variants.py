@@ -46,6 +46,10 @@ class Variants:
         found = (re.fullmatch(rf"\S+ +\d+ +\d+ +\d+ /{re.escape(folder)}/(.+?)(?: -> (.+))?", line) for line in listed)
         return {one[1]: one[2] or "" for one in found if one}
 
+    def listed(self, path: str) -> str:
+        """What lies in a folder, a line each, which ends in the path."""
+        return self._ostree("ls", self.base, f"/{path}")
+
     def _open(self, tree: Path):
         """A root shell on the serial console, as DEBUG=1 gives one."""
         shutil.copytree(OVERLAYS / "debug/etc", tree / "usr/etc")
