@@ -31,7 +31,7 @@ def write(results, passed):
         "tested": digest(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": {"cores": os.cpu_count(), "processor": _processor(), "kernel": platform.release()},
-        "emulation": f"{_qemu()}, TCG without KVM, two Westmere cores, 2048 MiB",
+        "emulation": f"{_qemu()}, TCG without KVM, one Westmere processor, 2048 MiB",
         "cases": cases,
         "measured": measured,
     }
