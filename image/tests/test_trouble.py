@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import socket
 import sqlite3
 import subprocess
 import time
@@ -10,12 +11,12 @@ from contextlib import closing, suppress
 
 import pytest
 
-from home import wait_for
+from home import BOX, wait_for
+from network import inside
 from owner import Refused
 from story import OFF_S, START_S, VERSION, Browser, Device, code_of, green, pair, ready, told_of
 
 pytestmark = pytest.mark.long
-
 
 def start(box, version=None):
     """Switches the box on and logs in; waits until it is green if a version is named."""
@@ -282,3 +283,84 @@ def test_a_full_disk_stops_no_update(box, variants, tmp_path, measured):
     rooms = {folder["purpose"]: folder["room"] for folder in box.owner.call("GET", "/storage")["folders"]}
     assert rooms["state"] == "full", rooms
     another.play("full")
+
+
+DAEMON = "usr/libexec/punktfunk/punktfunk-host"
+UNITS = "usr/lib/systemd/system"
+
+
+def lay(tree, path, text, mode=0o644):
+    (tree / path).parent.mkdir(parents=True, exist_ok=True)
+    (tree / path).write_text(text)
+    (tree / path).chmod(mode)
+
+
+def kill_daemon(tree):
+    """A version whose daemon does not start, judged quickly."""
+    lay(tree, DAEMON, "#!/bin/sh\nexit 1\n", 0o755)
+    lay(tree, "usr/etc/punktfunk/verdict-limit", "30\n")
+
+
+def hang(tree):
+    """A version whose verdict never comes, and whose time is up soon."""
+    lay(tree, f"{UNITS}/hang.service",
+        "[Unit]\nAfter=punktfunk-os-boot.service\nBefore=punktfunk-verdict.service\n"
+        "[Service]\nType=oneshot\nExecStart=/usr/bin/sleep infinity\nTimeoutStartSec=infinity\n")
+    lay(tree, f"{UNITS}/punktfunk-deadline.timer.d/10-soon.conf", "[Timer]\nOnBootSec=\nOnBootSec=150s\n")
+    wants = tree / UNITS / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "hang.service").symlink_to("../hang.service")
+
+
+def page_of(box):
+    """What answers a browser that asks for the box's address; None while nothing does."""
+    done = subprocess.run(inside(box.home.namespace, ["curl", "-s", "-i", "--max-time", "5", f"http://{BOX}/"]),
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    # A daemon that starts sends everybody to its own door.
+    return done.stdout if done.returncode == 0 and "<h1>" in done.stdout else None
+
+
+def choose_the_next(box):
+    """Holds the space bar until the loader shows what there is, and takes the version after the first."""
+    seen = len(box.said())
+    with socket.socket(socket.AF_UNIX) as keyboard:
+        keyboard.connect(str(box.folder / "console"))
+
+        def hold():
+            keyboard.sendall(b" ")
+            # Only the beginning of it is whole: this firmware loses what it would write while it reads.
+            return "punktfunk " in box.said()[seen:]
+
+        wait_for("the loader's menu", 60, hold, box.is_on)
+        for key in (b"\x1b[B", b"\r"):
+            # Keys are read one by one.
+            time.sleep(2)
+            keyboard.sendall(key)
+
+
+def test_when_no_version_is_good_a_page_says_so_and_the_first_is_left(box, tmp_path, measured):
+    box.install("0.2.0", change=kill_daemon)
+    with box.storage.mounted(tmp_path) as (_, esp):
+        # As if it had been good once: nobody counts it any more.
+        [counted] = (esp / "loader/entries").glob("*+3.conf")
+        counted.rename(counted.with_name(counted.name.replace("+3", "")))
+    box.install("0.3.0", tries=1, change=hang)
+    assert len(box.storage.esp_entries()) == 3, box.storage.esp_entries()
+    box.switch_on()
+    wait_for("the end of what is never judged", 2 * START_S, lambda: box.starts() == 2, box.is_on)
+    measured["deadline_cpu_s"] = round(box.cpu_seconds(), 1)
+    page = wait_for("the page", 2 * START_S, lambda: page_of(box), box.is_on)
+    measured["rescue_page_cpu_s"] = round(box.cpu_seconds(), 1)
+    assert page.startswith("HTTP/1.1 503 ") and "It runs version 0.2.0" in page, page
+    assert "daemon: failed" in page and box.starts() == 2, page
+    switch_off(box)
+
+    box.switch_on()
+    choose_the_next(box)
+    ready(box, box.owner, 2 * START_S)
+    box.owner.ask("login")
+    report = box.owner.call("GET", "/os")
+    assert report["running"]["version"] == VERSION, report
+    tried = {one["version"]: one["outcome"] for one in report["attempts"]}
+    assert tried["0.3.0"] == "failed", report
+    box.device.play("first")
