@@ -23,8 +23,15 @@ class Record:
         case["passed"] &= report.outcome == "passed"
         case["seconds"] = round(case["seconds"] + report.duration, 1)
         case["cpu_s"] = round(spent() - self._spent, 1)
+        if report.failed:
+            # Whoever waits for the other cases, an hour of them, need not wait to learn of this one.
+            print(f"\n{report.longreprtext}", flush=True)
+        self._write()
 
     def pytest_sessionfinish(self):
+        self._write()
+
+    def _write(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.cases, indent=2) + "\n")
 
