@@ -179,8 +179,7 @@ pub fn begin(ledger: &mut Ledger, start: &Start, fallen: &[Fallen], at: u64) {
 }
 
 fn remember_fallen(ledger: &mut Ledger, start: &Start, fallen: &Fallen, at: u64) {
-    ledger.risen(&fallen.id);
-    ledger.fallen.push(fallen.id.to_string());
+    leave(ledger, std::slice::from_ref(&fallen.id));
     let commit = fallen.id.commit();
     let of_it = |record: &&mut crate::ledger::Record| record.attempt.commit == commit;
     let attempt = ledger.attempts.iter_mut().rev().find(of_it).map(|record| &mut record.attempt);
@@ -369,6 +368,15 @@ pub fn superfluous(
     let kept = |one: &Deployment| one.pinned || Some(&one.id) == pristine;
     let others = deployments.iter().enumerate().filter(|(at, one)| !needed(*at) && !kept(one));
     others.map(|(_, one)| one.id.clone()).collect()
+}
+
+/// Notes what is about to be removed. Its entries go first: when the power goes in between, the next start removes the
+/// deployment, too, and does not give it an entry with all its tries anew.
+pub fn leave(ledger: &mut Ledger, ids: &[DeploymentId]) {
+    for id in ids {
+        ledger.risen(id);
+        ledger.fallen.push(id.to_string());
+    }
 }
 
 /// Deployments that are not to be started again: what fell now, and what is known to have fallen, unless it runs. The

@@ -160,6 +160,7 @@ impl Machine {
         self.counted.remove(&id_of_it);
         self.ledger.risen(&id_of_it);
         let others = superfluous(&self.deployments, self.booted.as_ref(), Some(&id(0)));
+        leave(&mut self.ledger, &others);
         if self.retire(&others, cut).is_err() {
             self.booted = None;
         }
@@ -361,4 +362,25 @@ fn a_second_deployment_that_falls_leaves_the_first_of_its_commit() {
     assert_eq!((machine.booted.clone(), machine.counted[&again()]), (Some(id(2)), TRIES));
     let left: Vec<&DeploymentId> = machine.deployments.iter().map(|one| &one.id).collect();
     assert_eq!(left, [&id(2), &id(0)]);
+}
+
+#[test]
+fn what_was_to_be_removed_when_the_power_went_is_not_tried_anew() {
+    for cut in 0..40 {
+        let mut kinds = vec![Kind::Good; 5];
+        kinds[3] = Kind::Dead;
+        kinds[4] = Kind::Dead;
+        let mut machine = Machine::new(kinds);
+        machine.start(None);
+        machine.deploy(2, None);
+        machine.start(None);
+        machine.deploy(3, None);
+        // Version 3 is tried once; then the owner has enough of it, and takes another.
+        machine.load();
+        machine.booted = Some(id(2));
+        machine.deploy(4, Some(cut));
+        assert_eq!(machine.start(None), Kind::Good);
+        assert_eq!(machine.start(None), Kind::Good);
+        assert!(machine.counted[&id(3)] <= TRIES, "{cut}: {:?}", machine.counted);
+    }
 }

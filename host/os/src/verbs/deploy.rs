@@ -23,9 +23,13 @@ pub fn deploy_local(
     site.ostree.pull_local(repository, &commit).context("the system could not be copied")?;
     let before = site.ostree.list()?;
     site.ostree.deploy(&commit).context("the system could not be deployed")?;
+    let (booted, pristine) = (site.place.booted(), read_pristine(&site.place.sysroot));
+    let deployments = site.deployments()?;
+    let others = policy::superfluous(&deployments, booted.as_ref(), pristine.as_ref());
     if site.remembers() {
-        // Or it would be removed when another is started.
         let mut held = site.ledger()?;
+        policy::leave(&mut held.ledger, &others);
+        // Or it would be removed when another is started.
         if let Some(first) = site.ostree.list()?.first() {
             held.ledger.risen(first);
         }
@@ -34,14 +38,16 @@ pub fn deploy_local(
         }
         held.save()?;
     }
-    let (booted, pristine) = (site.place.booted(), read_pristine(&site.place.sysroot));
-    let deployments = site.deployments()?;
-    let others = policy::superfluous(&deployments, booted.as_ref(), pristine.as_ref());
     if let Err(error) = site.retire(&others, tries) {
         let no_room = matches!(error.downcast_ref(), Some(MirrorError::NoRoom { .. }));
         let first = site.ostree.list()?.into_iter().next();
         if no_room && first.is_some_and(|first| !before.contains(&first)) {
             site.ostree.undeploy(0)?;
+            if site.remembers() {
+                let mut held = site.ledger()?;
+                others.iter().for_each(|id| held.ledger.risen(id));
+                held.save()?;
+            }
         }
         return Err(error.context("the system cannot be started"));
     }
