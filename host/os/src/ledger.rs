@@ -57,7 +57,8 @@ pub struct Ledger {
     pub boot: Option<Boot>,
     /// Tries that were given back, the newest last, at most [`MAX_ATTEMPTS`].
     pub given_back: Vec<GivenBack>,
-    /// Deployments that fell and may still be there, by commit and serial number, the newest last, at most [`MAX_BAD`].
+    /// Deployments that fell or were to be removed and may still be there, by commit and serial number, the newest last,
+    /// at most [`MAX_BAD`].
     pub fallen: Vec<String>,
     /// The size of the partition that the file system was last grown to, in bytes.
     pub grown_to_bytes: u64,
@@ -262,6 +263,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::status::{Check, MAX_LOG_LINES, Status};
 
     #[test]
     fn what_is_saved_is_read_and_nobody_elses() {
@@ -278,6 +280,67 @@ mod tests {
         assert_eq!((read.attempts.len(), read.attempts[15].attempt.number), (16, 20));
         let mode = fs::metadata(folder.path().join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_fullest_can_be_read_again() {
+        // What takes most room in a file, of each byte two.
+        let text = crate::status::bounded(&"\"".repeat(1000));
+        let long = |bytes| "u".repeat(bytes);
+        let check = Check { name: "self-test".to_owned(), passed: false, detail: text.clone() };
+        let log = vec![text.clone(); MAX_LOG_LINES];
+        let failed = Outcome::Failed { reason: text.clone(), checks: vec![check; 8], log };
+        let bad = Bad { commit: long(64), version: long(64), reason: text.clone(), at: u64::MAX };
+        let mut ledger = Ledger {
+            bad: vec![bad; MAX_BAD + 1],
+            fallen: vec![long(80); MAX_BAD + 1],
+            given_back: vec![GivenBack { id: long(80), times: u32::MAX }; MAX_ATTEMPTS + 1],
+            blessed: Some(Blessed {
+                commit: long(64),
+                version: long(64),
+                units: vec![long(255); MAX_UNITS + 1],
+            }),
+            boot: Some(Boot { boot_id: long(36), commit: long(64), ..Boot::default() }),
+            ..Ledger::default()
+        };
+        (0..MAX_REMARKS + 1).for_each(|at| ledger.remark(&format!("{at}{text}")));
+        for _ in 0..=MAX_ATTEMPTS {
+            ledger.attempt(&long(36), &long(64), &long(64), &long(64));
+        }
+        ledger.attempts.iter_mut().for_each(|one| one.attempt.outcome = failed.clone());
+        ledger.boot.as_mut().unwrap().verdict = Some(failed);
+
+        let folder = tempfile::tempdir().unwrap();
+        let mut held = Held::open(folder.path()).unwrap();
+        held.ledger = ledger;
+        held.save().unwrap();
+        drop(held);
+        let ledger = Held::open(folder.path()).unwrap().ledger;
+        assert_eq!((ledger.bad.len(), ledger.attempts.len()), (MAX_BAD, MAX_ATTEMPTS));
+
+        let boot = ledger.boot.unwrap();
+        let deployment = crate::status::Deployment {
+            commit: long(64),
+            version: long(64),
+            made_at: u64::MAX,
+            role: crate::status::Role::Pinned,
+            pinned: true,
+        };
+        let status = Status {
+            schema: 1,
+            boot_id: boot.boot_id,
+            deployments: vec![deployment; 32],
+            counted: None,
+            attempts: ledger.attempts.into_iter().map(|record| record.attempt).collect(),
+            bad: ledger.bad,
+            verdict: boot.verdict,
+            free_bytes: u64::MAX,
+            presence_at: Some(u64::MAX),
+            remarks: boot.remarks,
+        };
+        let path = folder.path().join("status.json");
+        status.write(&path).unwrap();
+        assert_eq!(Status::read(&path).unwrap(), status);
     }
 
     #[test]

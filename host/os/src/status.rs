@@ -19,8 +19,8 @@ pub const PATH: &str = "/run/punktfunk-os/status.json";
 /// What this program writes. A reader of another number still finds the fields it knows.
 pub const SCHEMA: u32 = 1;
 
-/// No text is longer, in characters.
-pub const MAX_TEXT_CHARS: usize = 300;
+/// No text is longer, in bytes. With all else at its bounds, too, the status and the ledger stay below what is read of them.
+pub const MAX_TEXT_BYTES: usize = 300;
 
 /// No log that an attempt left is longer, in lines.
 pub const MAX_LOG_LINES: usize = 40;
@@ -226,7 +226,9 @@ impl fmt::Display for Outcome {
 /// A text of somebody else: one line, without control characters, and not too long.
 pub fn bounded(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(MAX_TEXT_CHARS).collect::<String>().trim().to_owned()
+    let mut left = MAX_TEXT_BYTES;
+    let fits = |c: &char| left.checked_sub(c.len_utf8()).inspect(|less| left = *less).is_some();
+    plain.take_while(fits).collect::<String>().trim().to_owned()
 }
 
 /// The last lines of a log, each bounded, without those that say nothing.
@@ -291,7 +293,8 @@ mod tests {
     #[test]
     fn texts_are_bounded() {
         assert_eq!(bounded("a\u{1b}[31mb\n"), "a [31mb");
-        assert_eq!(bounded(&"x".repeat(1000)).len(), MAX_TEXT_CHARS);
+        assert_eq!(bounded(&"x".repeat(1000)).len(), MAX_TEXT_BYTES);
+        assert_eq!(bounded(&format!("xx{}", "\u{1f3ae}".repeat(1000))).len(), 298);
         let log = bounded_log(&(0..100).map(|n| format!("{n}\n\n")).collect::<String>());
         assert_eq!((log.len(), log[0].as_str(), log[39].as_str()), (40, "60", "99"));
     }

@@ -139,7 +139,7 @@ fn all_that_root_may_say_is_read() {
     full.counted = Some(Counted { left: 2, done: 1 });
     full.free_bytes = u64::MAX;
     full.presence_at = Some(u64::MAX);
-    let text = "\"".repeat(status::MAX_TEXT_CHARS);
+    let text = "\"".repeat(status::MAX_TEXT_BYTES);
     let failed = status::Outcome::Failed {
         reason: text.clone(),
         checks: vec![check(); 8],
