@@ -34,7 +34,7 @@ def test_the_daemon_exits(box, figures):
     box.install(BROKEN, tries=1, change=change)
     box.switch_on()
     banner = returns(box, figures)
-    assert failed(banner) == {"daemon"}, banner
+    assert failed(banner) == {"daemon", "units"}, banner
     assert "punktfunk-host.service" in banner["reason"], banner
     assert any("no port is free" in line for line in banner["log"]), banner
 
@@ -45,6 +45,17 @@ def test_the_api_answers_500(box, figures):
     banner = returns(box, figures)
     assert "console" in failed(banner) and "daemon" not in failed(banner), banner
     assert "/api/v1/landing" in banner["reason"] and "500" in banner["reason"], banner
+
+
+def test_a_unit_dies_again_and_again(box, figures):
+    # Two seconds after each time it is started again; so systemd never gives it up, and hardly ever calls it failed.
+    name = "punktfunk-attend.service"
+    box.install(BROKEN, tries=1, change=lambda tree: drop_in(
+        tree, name, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\n"))
+    box.switch_on()
+    banner = returns(box, figures)
+    assert failed(banner) == {"units"}, banner
+    assert name in banner["reason"], banner
 
 
 def test_the_kernel_panics(box, figures):
@@ -135,7 +146,7 @@ def test_it_is_tried_three_times(box, figures, variants, os_program, tmp_path):
     assert [name for name in box.storage.esp_entries() if "+3" in name], box.storage.esp_entries()
     box.switch_on()
     banner = returns(box, figures, starts=4)
-    assert failed(banner) == {"daemon"}, banner
+    assert failed(banner) == {"daemon", "units"}, banner
     tried = [attempt for attempt in box.owner.call("GET", "/os")["attempts"] if attempt["version"] == BROKEN]
     assert [attempt["outcome"] for attempt in tried] == ["failed"] * 3, tried
     numbers = [attempt["number"] for attempt in tried]
@@ -166,7 +177,7 @@ def returns(box, figures, *, starts=2, spent=0.0):
     assert (banner["kind"], banner["running"]) == ("rolled-back", VERSION), banner
     assert BROKEN in banner["sentence"] and banner["reason"], banner
     figures["reason"] = banner["reason"]
-    assert len(box.owner.call("GET", "/clients")["clients"]) == 1
+    assert len(box.owner.call("GET", "/clients")) == 1
     return banner
 
 

@@ -38,8 +38,9 @@ const DAEMON_ID: &str = "960";
 /// How long all of it may take, unless the owner says otherwise.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// What the owner can say at most, in seconds.
-const MAX_LIMIT_S: u64 = 3600;
+/// What the owner can say at most, in seconds: with all that comes before, less than the 20 minutes after which
+/// `punktfunk-deadline.timer` takes a start on trial for one that hangs.
+const MAX_LIMIT_S: u64 = 600;
 
 /// Where the owner says it.
 const LIMIT_FILE: &str = "/etc/punktfunk/verdict-limit";
@@ -49,6 +50,12 @@ const QUICK: Duration = Duration::from_secs(30);
 
 /// How long it is waited before a thing is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A unit that systemd had to start again so often does not run, whatever it is in this moment.
+const MAX_RESTARTS: u32 = 3;
+
+/// Says that a start was judged and stays up; `punktfunk-deadline.service` leaves it alone then.
+const STAYS: &str = "/run/punktfunk-os/stays";
 
 /// A check that fails is made so often: a single lost packet is no bad deployment. The self-test looks twice itself.
 const CONSOLE_ROUNDS: u32 = 3;
@@ -97,7 +104,7 @@ pub fn verdict(site: &Site) -> anyhow::Result<bool> {
         checks: checks(deadline),
         ledger: site.known(),
         esp: read_esp(&site.place.esp).map_err(Into::into),
-        failed: units("--failed").map_err(Into::into),
+        failed: units_that_do_not_run().map_err(Into::into),
     };
     let (mut outcome, act, worst) = decide(&start, evidence);
     if let Outcome::Failed { log, .. } = &mut outcome {
@@ -112,6 +119,9 @@ pub fn verdict(site: &Site) -> anyhow::Result<bool> {
         Act::Bless => Ok(true),
         Act::Stay => {
             tell!("it stays up: nobody counts it, or nothing else is left to start");
+            if let Err(error) = std::fs::write(STAYS, "") {
+                complain!("{STAYS} could not be written, so this start may be ended: {error}");
+            }
             if is_silent(&outcome) {
                 let started = run_well(&["systemctl", "--no-block", "start", RESCUE], QUICK);
                 let _ = started.inspect_err(|error| complain!("{error}"));
@@ -132,7 +142,7 @@ struct Evidence {
     checks: Vec<Check>,
     ledger: anyhow::Result<Ledger>,
     esp: anyhow::Result<Esp>,
-    /// The units that failed.
+    /// The units that failed, and those that fail again and again.
     failed: anyhow::Result<Vec<String>>,
 }
 
@@ -323,6 +333,29 @@ fn units(which: &str) -> Result<Vec<String>, ProgramError> {
     Ok(said.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
+/// Those that failed, and those that systemd starts again and again, which it calls failed for a moment at most.
+fn units_that_do_not_run() -> Result<Vec<String>, ProgramError> {
+    let mut names = units("--failed")?;
+    let words = ["systemctl", "show", "--property=Id,NRestarts", "*.service"];
+    for name in restless(&run_well(&words, QUICK)?) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Which units were started again too often. Of each there are two lines, in any order, and an empty one after them.
+fn restless(said: &str) -> Vec<String> {
+    let restless = |unit: &&str| {
+        let count = unit.lines().find_map(|line| line.strip_prefix("NRestarts="));
+        count.and_then(|count| count.parse().ok()).is_some_and(|count: u32| count >= MAX_RESTARTS)
+    };
+    let name =
+        |unit: &str| unit.lines().find_map(|line| line.strip_prefix("Id=")).map(str::to_owned);
+    said.split("\n\n").filter(restless).filter_map(name).collect()
+}
+
 /// What a unit said last.
 fn last_words(unit: &str) -> Vec<String> {
     let said = run_well(&["journalctl", "-b", "-u", unit, "-n", "20", "-o", "cat"], QUICK);
@@ -339,8 +372,25 @@ mod tests {
     fn the_owners_limit_is_kept_within_bounds() {
         assert_eq!(parse_limit(None), LIMIT);
         assert_eq!(parse_limit(Some("soon")), LIMIT);
-        assert_eq!(parse_limit(Some("900")), Duration::from_secs(900));
-        assert_eq!(parse_limit(Some("999999")), Duration::from_secs(3600));
+        assert_eq!(parse_limit(Some("500")), Duration::from_secs(500));
+        assert_eq!(parse_limit(Some("999999")), Duration::from_secs(600));
+    }
+
+    #[test]
+    fn what_is_started_again_and_again_does_not_run() {
+        let said = "Id=a.service\nNRestarts=0\n\nNRestarts=3\nId=b.service\n\nId=c.service\nNRestarts=2\n\n\
+                    Id=d.service\nNRestarts=[not set]\n\nId=e.service\n\nNRestarts=4294967295\nId=f.service\n";
+        assert_eq!(restless(said), ["b.service", "f.service"]);
+    }
+
+    #[test]
+    fn what_stays_up_is_left_alone_by_the_deadline() {
+        let deadline = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../overlays/base/usr/lib/systemd/system/punktfunk-deadline.service"
+        ));
+        let condition = format!("ConditionPathExists=!{STAYS}");
+        assert!(deadline.lines().any(|line| line == condition), "{condition}");
     }
 
     /// A start of system 2 and all that is good about it. On the ESP it is the only one.
