@@ -148,7 +148,8 @@ impl Store {
     pub fn owner(&self) -> Result<Option<StoredOwner>, StoreError> {
         self.connection()
             .query_row(
-                "SELECT claimed_at, password, viewer_password, proof_salt, proof_key, nonce, links
+                "SELECT owner.claimed_at, owner.password, owner.viewer_password, owner.proof_salt,
+                        owner.proof_key, owner_vouch.nonce, owner_vouch.links
                  FROM owner LEFT JOIN owner_vouch ON owner_vouch.key = owner.proof_key",
                 [],
                 |row| {

@@ -70,7 +70,10 @@ pub(super) fn vouch_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Stor
 
 /// Keeps it in place of what was known, while the owner's key is this one.
 pub(super) fn replace_vouch(connection: &Connection, owner: &StoredOwner) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM owner_vouch", [])?;
+    connection.execute(
+        "DELETE FROM owner_vouch WHERE EXISTS (SELECT 1 FROM owner WHERE proof_key = ?1)",
+        params![owner.proof_key],
+    )?;
     let Some(vouch) = &owner.vouch else { return Ok(()) };
     let links: Vec<u8> = vouch.links.iter().copied().flat_map(StoredLink::to_bytes).collect();
     connection.execute(
