@@ -162,7 +162,24 @@ fn nobody_can_log_in() {
         });
     }
     refused(false, "/usr/sbin/sshd exists", |tree| tree.write("usr/sbin/sshd", ""));
+    // Also a last line that has no end.
+    refused(false, "user box has a password or none is needed", |tree| {
+        tree.write("etc/shadow", "root:!:20000::::::\nbox::20000::::::");
+    });
+    refused(false, "user box has a password or none is needed", |tree| {
+        tree.write("etc/passwd", "root:x:0:0::/root:/usr/sbin/nologin\nbox::990:990::/:/\n");
+    });
     refused(false, "log in on a console: serial-getty@ttyS0", |tree| tree.write(CONSOLE, ""));
+    for unit in ["debug-shell.service", "autologin-getty@tty1.service"] {
+        refused(false, &format!("log in on a console: {unit}"), |tree| {
+            tree.write(&format!("usr/lib/systemd/system/sysinit.target.wants/{unit}"), "");
+        });
+    }
+    for word in ["init=/bin/sh", "rd.shell=1", "systemd.debug-shell=1", "single", "rd.break"] {
+        refused(false, &format!("has {word}, which opens the box"), |tree| {
+            tree.write(ARGUMENTS, &format!("kargs = [\"rw\", \"{word}\"]\n"));
+        });
+    }
     // A debug image has all that, and says so.
     let tree = Tree::new();
     tree.write(DEBUG, "DEBUG");
@@ -194,12 +211,21 @@ fn what_a_release_must_not_have() {
     {
         refused(true, "a policy accepts any image", |tree| tree.write(path, open));
     }
+    refused(true, "a policy accepts any image", |tree| {
+        tree.write(
+            "usr/lib/punktfunk/p",
+            r#"{"default": [{"type": "insecureAccept\u0041nything"}]}"#,
+        );
+    });
+    refused(true, "systems are taken without a signature", |tree| {
+        tree.write("etc/ostree/remotes.d/a.conf", "[remote \"a\"]\ngpg-verify=false\n");
+    });
     for (name, text) in [
         ("keys/release.pub", "untrusted comment: TEST key, never for a release\n"),
         ("keys/release.pub", "-----BEGIN TEST PUBLIC KEY-----\n"),
         ("keys/test.pub", "RWQ\n"),
     ] {
-        for root in ["usr/lib/punktfunk", "etc/punktfunk"] {
+        for root in ["usr/lib/punktfunk", "etc/punktfunk", "etc/containers", "etc/pki"] {
             refused(true, "a test's key", |tree| tree.write(&format!("{root}/{name}"), text));
         }
     }
