@@ -40,6 +40,12 @@ class Disk:
         assert done.stdout, done.stderr
         return done.stdout
 
+    def flaw(self, name: str) -> None:
+        """Ruins a file below /var as worn-out flash would, while the box is off: what e2fsck repairs only when told to."""
+        where = f"{self.path}?offset={self._parts()[1][0]}"
+        for change in (f"sif /ostree/deploy/punktfunk/var/{name} mode 0", "ssv state 2"):
+            _run("debugfs", "-w", "-R", change, where)
+
     def _esp_image(self) -> str:
         return f"{self.path}@@{self._parts()[0][0]}"
 

@@ -89,6 +89,20 @@ def test_secure_boot_does_not_start_what_is_not_signed(box, variants, measured):
     assert report["running"]["version"] == VERSION and report["banner"]["kind"] == "rolled-back", report
 
 
+def test_a_flawed_disk_is_repaired(box, tmp_path):
+    # All versions share it, and nobody is there to be asked.
+    with box.storage.mounted(tmp_path) as (root, _):
+        junk, = root.glob("ostree/deploy/punktfunk/var/lib")
+        (junk / "junk").write_bytes(b"x" * 5000)
+    box.storage.flaw("lib/junk")
+    start(box, VERSION)
+    assert len(box.owner.call("GET", "/clients")) == 1
+    box.device.play("after")
+    switch_off(box)
+    with box.storage.mounted(tmp_path) as (root, _):
+        assert not (root / "ostree/deploy/punktfunk/var/lib/junk").exists()
+
+
 def another_device(box, folder):
     folder.mkdir()
     device = Device(box.home, box.folder, folder)
