@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import proof
@@ -156,18 +157,62 @@ def vm(long):
     built = json.loads((image / "image.json").read_text())
     raw = image / f"punktfunk-{built['version']}-{built['flavour']}.raw"
     passed = False
+    python = python_with_stock_client()
+
+    repo = CACHE / "image" / "repo"
+    copies = []
+
+    def tests(what, place, repo, *words):
+        return [*as_root, python, "-B", "-m", "pytest", what, "-v", "-p", "no:cacheprovider", "--rootdir", ROOT,
+                "--image", raw, "--repo", repo, "--os-program", ROOT / "target" / "debug" / "punktfunk-os",
+                "--artefacts", place, *words]
+
+    def of_file(file):
+        # Each makes its versions in a repository of its own, of links to the files, which nobody changes.
+        copies.append(repo.with_name(f"{repo.name}-{os.getpid()}-{file.stem}"))
+        run([*as_root, "cp", "-al", repo, copies[-1]])
+        return tests(file, results / file.stem, copies[-1], "--maxfail=4")
+
     try:
-        run([*as_root, python_with_stock_client(), "-B", "-m", "pytest", BOX, "-v", "-p", "no:cacheprovider",
-             "--rootdir", ROOT, "--image", raw, "--repo", CACHE / "image" / "repo", "--os-program",
-             ROOT / "target" / "debug" / "punktfunk-os", "--artefacts", results,
-             *(["--maxfail=3"] if long else ["-x", "-m", "not long"])], name="the tests of the box")
+        if long:
+            files = sorted(BOX.glob("test_*.py"))
+            together({file.stem.removeprefix("test_"): of_file(file) for file in files})
+        else:
+            run(tests(BOX, results, repo, "-x", "-m", "not long"), name="the tests of the box")
         passed = True
     finally:
+        run([*as_root, "rm", "-rf", *copies])
         run([*as_root, "chown", "-R", f"{os.getuid()}:{os.getgid()}", results, image])
         if long:
+            merge(results)
             proof.write(results, passed)
         # 8 GiB that are mostly holes, and made anew in seconds.
         raw.unlink(missing_ok=True)
+
+
+def together(commands):
+    """Runs commands beside each other, as many as there are processors: each is a machine that has one. Shows what they
+    say, a line at a time behind the name of each."""
+    def follow(name, command):
+        command = [str(word) for word in command]
+        print(f"{name:10} +", " ".join(command), flush=True)
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, errors="replace")
+        for line in process.stdout:
+            print(f"{name:10} {line}", end="", flush=True)
+        return process.wait()
+
+    with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+        codes = dict(zip(commands, pool.map(follow, commands, commands.values())))
+    if failed := [name for name, code in codes.items() if code]:
+        raise Failed(f"the tests of the box: {', '.join(failed)}")
+
+
+def merge(results):
+    """One file of what several runs left in folders of their own."""
+    for name in ("cases.json", "measured.json"):
+        found = [json.loads(file.read_text()) for file in sorted(results.glob(f"*/{name}"))]
+        (results / name).write_text(json.dumps({key: value for one in found for key, value in one.items()}, indent=2))
 
 
 def fuzz(long):
