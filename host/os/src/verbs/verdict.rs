@@ -272,9 +272,15 @@ fn repeat(
     };
     let mut rounds = 0;
     loop {
-        let found = match run(&unprivileged(words), deadline.left()) {
+        let left = deadline.left();
+        if left < PAUSE {
+            return check(false, "not made: what came before took all the time");
+        }
+        let found = match run(&unprivileged(words), left) {
             Ok(ran) => read(&ran),
-            Err(error @ ProgramError::TooSlow { .. }) => return check(false, &error.to_string()),
+            Err(ProgramError::TooSlow { .. }) => {
+                return check(false, &format!("it had not ended after {} s", left.as_secs()));
+            }
             Err(error) => Found::Bad(error.to_string()),
         };
         let (said, counts) = match found {
@@ -283,7 +289,7 @@ fn repeat(
             Found::Nothing(said) => (said, 0),
         };
         rounds += counts;
-        if rounds >= most || deadline.left() <= PAUSE {
+        if rounds >= most || deadline.left() <= PAUSE * 2 {
             return check(false, &said);
         }
         thread::sleep(PAUSE);
