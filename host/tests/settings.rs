@@ -20,7 +20,7 @@ use punktfunk_host::identity::Identity;
 use punktfunk_host::mgmt::{Basics, Failure, MgmtHandles, MgmtOptions, MgmtServer, Startup};
 use punktfunk_host::os::{NoPower, OsDesk};
 use punktfunk_host::pairing::{DeskMode, DeskOptions, PairingDesk};
-use punktfunk_host::session::apps::{LeftOut, app_id, of_config, offer};
+use punktfunk_host::session::apps::{LeftOut, Offer, app_id, of_config, offer};
 use punktfunk_host::session::{SessionDesk, SessionOptions, Sessions, Sounds, art};
 use punktfunk_host::store::{NewClient, Store};
 use serde_json::{Value, json};
@@ -116,7 +116,7 @@ impl Host {
             let config = &held.config;
             sessions.set_max_sessions(config.limits.sessions);
             let displays = ["pattern".to_owned()].into();
-            let (apps, left_out) = offer(of_config(config), &displays);
+            let Offer { apps, left_out, .. } = offer(of_config(config), &displays);
             sessions.set_apps(apps);
             let reason = |LeftOut { title, reason }| NotOffered { title, reason };
             left_out.into_iter().map(reason).collect()

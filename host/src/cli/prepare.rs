@@ -22,7 +22,7 @@ use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{Basics, Failure, LocalName, MgmtHandles, Problems, Startup};
 use crate::os::OsDesk;
 use crate::pairing::PairingDesk;
-use crate::session::apps::{LeftOut, of_config, offer};
+use crate::session::apps::{LeftOut, Offer, of_config, offer};
 use crate::session::{Register, SessionDesk, SessionOptions, Sessions, Sounds};
 use crate::store::Store;
 use crate::stream::EndReason;
@@ -244,6 +244,10 @@ fn hold(
     sessions: &Arc<Sessions>,
     tuning: SharedTuning,
     displays: BTreeSet<String>,
+/// What the owner is told where nothing of theirs can be played.
+const ONLY_THE_TEST_CARD: &str = "no app that is wanted can run here, so clients are offered the Test card; show one of \
+                                  the built-in apps or add one that works";
+
     problems: Problems,
 ) -> impl Fn(&Held) -> Vec<NotOffered> + Send + Sync + 'static {
     let sessions = Arc::clone(sessions);
@@ -251,12 +255,13 @@ fn hold(
         let config = &held.config;
         sessions.set_max_sessions(config.limits.sessions);
         tuning.set(options_of(config).tuning());
-        let (apps, left_out) = offer(of_config(config), &displays);
+        let Offer { apps, left_out, instead } = offer(of_config(config), &displays);
         sessions.set_apps(apps);
         problems.set("configuration", held.problems.iter().map(ToString::to_string).collect());
         let sentence =
             |app: &LeftOut| format!("the app \"{}\" is not offered: {}", app.title, app.reason);
-        problems.set("apps", left_out.iter().map(sentence).collect());
+        let only = instead.then(|| ONLY_THE_TEST_CARD.to_owned());
+        problems.set("apps", left_out.iter().map(sentence).chain(only).collect());
         let reason = |LeftOut { title, reason }| NotOffered { title, reason };
         left_out.into_iter().map(reason).collect()
     }
@@ -385,3 +390,8 @@ mod tests {
         assert_eq!(live.report().problems, ["no encoder"]);
     }
 }
+
+        // Both lawful, and together they would leave nothing.
+        desk.change(&[("apps.test_card".to_owned(), SettingValue::Boolean(false))].into()).unwrap();
+        assert_eq!(live.report().problems, ["no encoder", ONLY_THE_TEST_CARD]);
+        assert_eq!(live.report().backends[0].chosen, "Test card");

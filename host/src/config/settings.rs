@@ -278,7 +278,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "apps.test_card",
-        about: "Offer the app \"Test card\".",
+        about: "Offer the app \"Test card\". Where nothing else can run it is offered all the same.",
         kind: Kind::Boolean { set: |config, value| config.built_in.test_card = value },
         unit: None,
         takes_effect: TakesEffect::Now,

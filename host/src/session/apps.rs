@@ -85,8 +85,22 @@ pub fn test_card() -> App {
     }
 }
 
+/// What is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The apps, never none.
+    pub apps: Vec<App>,
+    /// Those that are not among them, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Nothing that is wanted can run, so the Test card is the list.
+    pub instead: bool,
+}
+
 /// The list to offer: `specs` in order, without those that cannot run here. `displays` are the backends that work.
-pub fn offer(specs: Vec<AppSpec>, displays: &BTreeSet<String>) -> (Vec<App>, Vec<LeftOut>) {
+///
+/// Without any the Test card is offered, wanted or not: a client that is shown an empty list looks broken, and a version
+/// of a box on which nothing can be played is taken for a bad one.
+pub fn offer(specs: Vec<AppSpec>, displays: &BTreeSet<String>) -> Offer {
     let (mut apps, mut left_out) = (Vec::<App>::new(), vec![]);
     for spec in specs {
         match admit(&spec, &apps, displays) {
@@ -100,7 +114,11 @@ pub fn offer(specs: Vec<AppSpec>, displays: &BTreeSet<String>) -> (Vec<App>, Vec
             Err(reason) => left_out.push(LeftOut { title: spec.title, reason }),
         }
     }
-    (apps, left_out)
+    let instead = apps.is_empty();
+    if instead {
+        apps.push(test_card());
+    }
+    Offer { apps, left_out, instead }
 }
 
 fn admit(spec: &AppSpec, apps: &[App], displays: &BTreeSet<String>) -> Result<AppId, String> {
@@ -200,7 +218,8 @@ mod tests {
             spec(" ", &[]),
             spec("Missing", &["no-such-program-anywhere"]),
         ];
-        let (apps, left_out) = offer(specs, &displays(&["pattern"]));
+        let Offer { apps, left_out, instead } = offer(specs, &displays(&["pattern"]));
+        assert!(!instead);
         assert_eq!(apps.iter().map(|app| app.title.as_str()).collect::<Vec<_>>(), ["Good"]);
         let reasons: Vec<&str> = left_out.iter().map(|app| app.reason.as_str()).collect();
         assert_eq!(
@@ -212,5 +231,14 @@ mod tests {
                 "the program \"no-such-program-anywhere\" is not installed",
             ]
         );
+    }
+    #[test]
+    fn a_list_is_never_empty() {
+        for specs in [vec![], vec![spec("Missing", &["no-such-program-anywhere"])]] {
+            let wanted = specs.len();
+            let offered = offer(specs, &displays(&["pattern"]));
+            assert_eq!((offered.apps, offered.instead), (vec![test_card()], true));
+            assert_eq!(offered.left_out.len(), wanted);
+        }
     }
 }
