@@ -7,7 +7,8 @@
 //!
 //! Deliberately absent: the watching. Buttons and sticks are root's program's to watch on a box; it mounts FAT and nothing
 //! else, read-only, without setuid bits and device files, reads one file of a known name, bounded, and says its digest.
-//! It need not remember what it said: a file counts once, which [`Access::rearm`](super::Access::rearm) keeps.
+//! It says it until the daemon has answered; said twice, a file counts once all the same, which
+//! [`Access::rearm`](super::Access::rearm) keeps.
 
 use std::time::Duration;
 

@@ -2,8 +2,12 @@
 //!
 //! Lines of JSON over a Unix socket that root's program opens. The daemon says what is to be shown - the claim, or that
 //! there is none any more - and whose proofs root is to believe, with what vouches for a key after a change of the
-//! password; the attendant says which key it keeps, and when somebody is at the machine. Then the claim is armed again. What was said is said again only when it is another word, and all of it after each new
-//! connection. A connection that is lost is made again, later and later.
+//! password; the attendant says which key it keeps, and when somebody is at the machine. Then the claim is armed again, and
+//! the attendant is told so; until it is, it says it after each new connection. What was said is said again only when it
+//! is another word, and all of it after each new connection. A connection that is lost is made again, later and later.
+//!
+//! What is shown holds the host's addresses, which come and go without a word to anybody: they are looked at every ten
+//! seconds, for as long as somebody may still have to read them.
 //!
 //! The attendant is root's, and the kernel says so; what it says is bounded all the same, and what is not understood is
 //! passed over, so that it may be newer. Deliberately absent: the switch of the machine, which logind has.
@@ -18,7 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -43,10 +47,15 @@ const MAX_ADDRESS_BYTES: usize = 120;
 /// A line that is not taken for so long is not taken.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
+/// The addresses are looked at so often while they are shown.
+pub(super) const LOOK: Duration = Duration::from_secs(10);
+
 /// The part that says that nobody is there.
 const ATTENDANT: &str = "attendant";
 /// The part that says whose proofs root believes.
 const OWNER: &str = "owner";
+/// The part that says that somebody at the machine was seen in vain.
+const PRESENCE: &str = "presence";
 
 /// What is needed to keep in touch.
 pub(super) struct Attending {
@@ -61,6 +70,8 @@ pub(super) struct Attending {
     pub(super) fingerprint: String,
     pub(super) problems: Problems,
     pub(super) pauses: [Duration; 2],
+    /// [`LOOK`].
+    pub(super) look: Duration,
 }
 
 /// Keeps in touch until it is dropped.
@@ -92,6 +103,8 @@ enum Said<'a> {
     ReplaceOwner {
         links: Vec<SaidLink>,
     },
+    /// What it said of somebody at the machine has been acted on.
+    PresenceTaken,
 }
 
 /// A key that the one before vouches for, in hex.
@@ -189,8 +202,7 @@ impl Attending {
         loop {
             let word = self.word()?;
             if word != told {
-                let written = timeout(WRITE_LIMIT, write.write_all(&word)).await;
-                written.map_err(|_| Lost::Stuck)??;
+                put(&mut write, &word).await?;
                 told = word;
             }
             tokio::select! {
@@ -198,7 +210,12 @@ impl Attending {
                 _ = ownership.changed() => {}
                 // By then the name is known under which the host is found.
                 _ = stage.changed() => {}
-                line = lines.next() => self.hear(&line?).await,
+                () = tokio::time::sleep(self.look), if !self.access.is_claimed() => {}
+                line = lines.next() => {
+                    if self.hear(&line?).await {
+                        put(&mut write, &line_of(&Said::PresenceTaken)?).await?;
+                    }
+                }
             }
         }
     }
@@ -236,11 +253,12 @@ impl Attending {
         Ok(word)
     }
 
-    async fn hear(&self, line: &[u8]) {
+    /// Acts on a line. Gives whether it was of somebody at the machine and is done with.
+    async fn hear(&self, line: &[u8]) -> bool {
         match serde_json::from_slice(line) {
             Ok(Heard::Hello) => self.problems.set(ATTENDANT, vec![]),
             Ok(Heard::Presence { by, digest }) => match presence(&by, digest.as_deref()) {
-                Some(presence) => self.rearm(presence).await,
+                Some(presence) => return self.rearm(presence).await,
                 None => warn!("the box's own program saw somebody in a way that is not known"),
             },
             Ok(Heard::OwnerKept { key, nonce }) => self.owner_kept(&key, &nonce).await,
@@ -257,6 +275,7 @@ impl Attending {
             }
             Ok(Heard::Unknown) | Err(_) => {}
         }
+        false
     }
 
     /// Root keeps a key. Only if it is the owner's is all well; otherwise another one is on its way.
@@ -277,18 +296,45 @@ impl Attending {
         matches!(self.access.ownership(), Ownership::Owned { links, .. } if !links.is_empty())
     }
 
-    async fn rearm(&self, presence: Presence) {
+    /// Arms the claim again. Gives whether that is done; if not, it is tried again when it is said again.
+    async fn rearm(&self, presence: Presence) -> bool {
         let access = self.access.clone();
         let by = presence.name();
         let armed = tokio::task::spawn_blocking(move || access.rearm(&presence)).await;
-        match armed {
+        let failed = match armed {
             // What was done is told where it was done.
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => info!(by, "this evidence was used before"),
-            Ok(Err(error)) => warn!(by, %error, "the claim could not be armed again"),
-            Err(_) => warn!(by, "the claim could not be armed again"),
-        }
+            Ok(Ok(true)) => None,
+            // Also by what failed at its end, and was done all the same.
+            Ok(Ok(false)) => {
+                info!(by, "this evidence was used before");
+                None
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panic) => Some(panic.to_string()),
+        };
+        let sentence = failed.map(|why| {
+            format!(
+                "somebody at the machine asked for a new claim, and it could not be armed: {why}. Mend this, then start \
+                 the host again: what was shown at the machine counts still, or show it once more"
+            )
+        });
+        let is_done = sentence.is_none();
+        sentence.iter().for_each(|sentence| warn!(by, "{sentence}"));
+        self.problems.set(PRESENCE, sentence.into_iter().collect());
+        is_done
     }
+}
+
+/// Says a word, unless nobody takes it.
+async fn put(write: &mut OwnedWriteHalf, word: &[u8]) -> Result<(), Lost> {
+    let written = timeout(WRITE_LIMIT, write.write_all(word)).await;
+    Ok(written.map_err(|_| Lost::Stuck)??)
+}
+
+fn line_of(said: &Said<'_>) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(said)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// An address as it is shown: without a path, and only if nothing in it could be taken for anything else.
@@ -355,7 +401,7 @@ impl Lines {
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::os::unix::net::{UnixListener, UnixStream};
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use serde_json::{Value, json};
 
@@ -366,41 +412,67 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     struct Rig {
-        folder: tempfile::TempDir,
+        folder: Arc<tempfile::TempDir>,
         runtime: tokio::runtime::Runtime,
+        store: Store,
         access: Access,
         problems: Problems,
-        _attendant: Attendant,
+        /// An address that may change.
+        at: Arc<Mutex<&'static str>>,
+        attendant: Attendant,
     }
 
     impl Rig {
         fn start(of_uid: u32) -> Self {
-            let folder = tempfile::tempdir().unwrap();
+            Self::start_in(Arc::new(tempfile::tempdir().unwrap()), of_uid)
+        }
+
+        fn start_in(folder: Arc<tempfile::TempDir>, of_uid: u32) -> Self {
             let state = folder.path().join("state");
             let store = Store::open(&state).unwrap();
             let options = AccessOptions::of_machine(state).dangerous_with_cheap_hashes();
-            let access = Access::open(store, options).unwrap();
+            let access = Access::open(store.clone(), options).unwrap();
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let problems = Problems::default();
+            let at = Arc::new(Mutex::new("https://[fd00::1]/"));
+            let asked = Arc::clone(&at);
             let attending = Attending {
                 socket: folder.path().join(SOCKET),
                 of_uid,
                 access: access.clone(),
                 startup: Startup::new(&["finding the plug"]),
-                addresses: Arc::new(|| {
+                addresses: Arc::new(move || {
                     let strange =
                         ["http://box.local", "https://", "https://box\u{1b}[2J", "https://a/b"];
-                    let good = ["https://box.local:47990/", "https://[fd00::1]/"];
+                    let good = ["https://box.local:47990/", *asked.lock().unwrap()];
                     strange.into_iter().chain(good).map(str::to_owned).collect()
                 }),
                 fingerprint: "AB:CD".to_owned(),
                 problems: problems.clone(),
                 pauses: [Duration::from_millis(1), Duration::from_millis(20)],
+                look: Duration::from_millis(5),
             };
             let entered = runtime.enter();
             let attendant = attending.begin();
             drop(entered);
-            Self { folder, runtime, access, problems, _attendant: attendant }
+            Self { folder, runtime, store, access, problems, at, attendant }
+        }
+
+        /// The daemon dies and is started again.
+        fn restart(self) -> Self {
+            let Self { folder, runtime, store, access, problems, at, attendant } = self;
+            drop((attendant, problems, at));
+            // Waits for what is being written, which a death would cut off.
+            drop(runtime);
+            drop((access, store));
+            let _ = std::fs::remove_file(folder.path().join(SOCKET));
+            Self::start_in(folder, Self::own())
+        }
+
+        /// How often the claim was armed again.
+        fn rearms(&self) -> usize {
+            let log = self.access.audit_page(None, 100).unwrap();
+            log.iter().filter(|row| row.action == "rearm").count()
         }
 
         fn own() -> u32 {
@@ -502,14 +574,15 @@ mod tests {
         fake.say(&json!({ "say": "presence", "by": "telepathy" }));
         fake.say(&json!({ "say": "presence", "by": "reset-file", "digest": "ab" }));
         fake.say(&json!({ "say": "presence", "by": "power-button" }));
+        assert_eq!(fake.hear(), taken());
         let again = fake.hear();
         assert_eq!(again["say"], "claim");
         assert_ne!(again["token"], claim["token"]);
         assert!(!rig.access.is_claimed());
 
         // A file counts once.
-        let file = json!({ "say": "presence", "by": "reset-file", "digest": "ab".repeat(32) });
-        fake.say(&file);
+        fake.say(&file());
+        assert_eq!(fake.hear(), taken());
         let by_file = fake.hear();
         assert_ne!(by_file["token"], again["token"]);
         rig.claim(by_file["token"].as_str().unwrap());
@@ -517,11 +590,77 @@ mod tests {
             (fake.hear()["say"].clone(), fake.hear()["say"].clone()),
             (json!("claimed"), json!("owner"))
         );
-        fake.say(&file);
-        fake.say(&json!({ "say": "hello" }));
+        fake.say(&file());
+        assert_eq!(fake.hear(), taken(), "it was used before, so that is done with too");
         drop(fake);
         let mut fake = Fake::accept(&listener);
         assert_eq!(fake.hear()["say"], "claimed", "it is somebody's still");
+    }
+
+    fn taken() -> Value {
+        json!({ "say": "presence-taken" })
+    }
+
+    fn file() -> Value {
+        json!({ "say": "presence", "by": "reset-file", "digest": "ab".repeat(32) })
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_armed_again_is_told_and_tried_once_more() {
+        let rig = Rig::start(Rig::own());
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        let claim = fake.hear();
+        rig.store.strike_for_test(crate::store::Struck::Change);
+        fake.say(&file());
+        rig.problem_is("could not be armed");
+        assert_eq!(rig.rearms(), 0);
+        // It has not been taken, so it is said again with the next connection.
+        drop(fake);
+        let mut fake = Fake::accept(&listener);
+        assert_eq!(fake.hear(), claim);
+        fake.say(&json!({ "say": "hello" }));
+        fake.say(&file());
+        assert_eq!(fake.hear(), taken());
+        assert_ne!(fake.hear()["token"], claim["token"]);
+        rig.problem_is("");
+        assert_eq!(rig.rearms(), 1);
+    }
+
+    #[test]
+    fn a_cut_while_the_claim_is_armed_again_arms_it_once() {
+        let mut rig = Rig::start(Rig::own());
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        let claim = fake.hear();
+        rig.claim(claim["code"].as_str().unwrap());
+        assert_eq!(fake.hear()["say"], "claimed");
+        // The connection is lost with the word, and then the daemon is, whether it has acted on it or not.
+        fake.say(&file());
+        drop((fake, listener));
+        for _ in 0..2 {
+            rig = rig.restart();
+            let listener = rig.listen();
+            let mut fake = Fake::accept(&listener);
+            let before = fake.hear();
+            assert!(before["say"] == "claim" || before["say"] == "claimed", "{before}");
+            fake.say(&file());
+            while fake.hear() != taken() {}
+            assert!(!rig.access.is_claimed());
+            assert_eq!(rig.rearms(), 1);
+        }
+    }
+
+    #[test]
+    fn an_address_that_comes_later_is_shown_for_as_long_as_there_is_a_claim() {
+        let rig = Rig::start(Rig::own());
+        let listener = rig.listen();
+        let mut fake = Fake::accept(&listener);
+        let claim = fake.hear();
+        *rig.at.lock().unwrap() = "https://192.0.2.7/";
+        let later = fake.hear();
+        assert_eq!(later["names"], json!(["https://box.local:47990", "https://192.0.2.7"]));
+        assert_eq!(later["token"], claim["token"]);
     }
 
     #[test]

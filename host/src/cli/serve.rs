@@ -206,6 +206,7 @@ fn open(
             fingerprint: memory.console.fingerprint().to_string(),
             problems,
             pauses: attendant::PAUSES,
+            look: attendant::LOOK,
         }
         .begin()
     });

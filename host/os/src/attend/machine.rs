@@ -1,4 +1,8 @@
 //! What follows from what the daemon says and from what is seen at the machine. Pure: what is to be done comes out.
+//!
+//! That somebody was there is said until the daemon has taken it: it may not be connected, or end before it has acted.
+//! Said twice it arms a claim twice, of which nobody has seen the first. The button's word is not kept for longer than a
+//! person waits; a reset file's is, because the same file never shows anybody again.
 
 use std::time::Duration;
 
@@ -7,6 +11,9 @@ use super::{Claim, FromDaemon, FromRoot, OwnerKey, Presence, SCHEMA};
 
 /// So long after somebody was at the machine another owner's key is believed, once.
 const PRESENCE_HOLDS: Duration = Duration::from_secs(600);
+
+/// So long after the button was pressed the daemon is still told of it.
+const BUTTON_HOLDS: Duration = PRESENCE_HOLDS;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub enum Do {
     Keep(Kept),
     /// Note that somebody was here.
     Note,
+    /// Forget what was kept to be said of that.
+    Taken,
 }
 
 /// What is known.
@@ -36,17 +45,26 @@ pub struct Attendant {
     armed: bool,
     /// When somebody was last at the machine, unless that has been used.
     present_at: Option<Duration>,
+    /// What the daemon has not taken yet, and when it was seen.
+    untaken: Option<(Duration, Presence)>,
 }
 
 impl Attendant {
-    /// Begins with the key that is kept, if one is.
-    pub fn new(owner: Option<Kept>) -> Self {
-        Self { owner, ..Self::default() }
+    /// Begins with the key that is kept, if one is, and with the reset file of which the daemon has not taken the word.
+    pub fn new(owner: Option<Kept>, untaken: Option<Presence>) -> Self {
+        let untaken = untaken.map(|presence| (Duration::ZERO, presence));
+        Self { owner, untaken, ..Self::default() }
     }
 
     /// The daemon has connected.
-    pub fn connected(&self) -> Vec<Do> {
-        vec![Do::Say(FromRoot::Hello { schema: SCHEMA })]
+    pub fn connected(&self, now: Duration) -> Vec<Do> {
+        let holds = |at: Duration, seen: &Presence| {
+            *seen != Presence::PowerButton || now.saturating_sub(at) <= BUTTON_HOLDS
+        };
+        let untaken = self.untaken.iter().filter(|(at, seen)| holds(*at, seen));
+        let untaken = untaken.map(|(_, seen)| FromRoot::Presence(seen.clone()));
+        let hello = FromRoot::Hello { schema: SCHEMA };
+        std::iter::once(hello).chain(untaken).map(Do::Say).collect()
     }
 
     /// The daemon said something. `fresh` is a nonce that nobody could know before.
@@ -59,6 +77,10 @@ impl Attendant {
             FromDaemon::Claimed => vec![Do::Erase],
             FromDaemon::Owner(key) => self.owner(now, fresh, key),
             FromDaemon::ReplaceOwner { links } => self.replace(&links),
+            FromDaemon::PresenceTaken => match self.untaken.take() {
+                Some(_) => vec![Do::Taken],
+                None => vec![],
+            },
         }
     }
 
@@ -122,6 +144,7 @@ impl Attendant {
     /// Somebody has shown to be at the machine.
     pub fn present(&mut self, now: Duration, presence: Presence) -> Vec<Do> {
         self.present_at = Some(now);
+        self.untaken = Some((now, presence.clone()));
         vec![Do::Note, Do::Say(FromRoot::Presence(presence))]
     }
 }
@@ -159,6 +182,10 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn hello() -> [Do; 1] {
+        [Do::Say(FromRoot::Hello { schema: SCHEMA })]
+    }
+
     fn is_refused(done: &[Do]) -> bool {
         matches!(done, [Do::Say(FromRoot::OwnerRefused { .. })])
     }
@@ -169,7 +196,30 @@ mod tests {
         let claim = FromDaemon::parse(CLAIM.as_bytes()).unwrap();
         assert!(matches!(say(&mut attendant, 0, claim)[..], [Do::Show(_)]));
         assert_eq!(say(&mut attendant, 1, FromDaemon::Claimed), [Do::Erase]);
-        assert_eq!(attendant.connected(), [Do::Say(FromRoot::Hello { schema: 2 })]);
+        assert_eq!(attendant.connected(at(2)), hello());
+    }
+
+    #[test]
+    fn that_somebody_was_there_is_said_until_the_daemon_has_taken_it() {
+        let file = Presence::ResetFile { digest: "ab".repeat(32) };
+        let mut attendant = Attendant::default();
+        for (seen, later) in [(file.clone(), 1_000_000), (Presence::PowerButton, 600)] {
+            let says = Do::Say(FromRoot::Presence(seen.clone()));
+            assert_eq!(attendant.present(at(0), seen), [Do::Note, says.clone()]);
+            // It was not connected, or it ended before it had acted.
+            for _ in 0..2 {
+                assert_eq!(attendant.connected(at(later)).last(), Some(&says));
+            }
+            assert_eq!(say(&mut attendant, later, FromDaemon::PresenceTaken), [Do::Taken]);
+            assert_eq!(attendant.connected(at(later)), hello());
+            assert_eq!(say(&mut attendant, later, FromDaemon::PresenceTaken), []);
+        }
+        // Nobody waits for so long after a press.
+        attendant.present(at(0), Presence::PowerButton);
+        assert_eq!(attendant.connected(at(601)), hello());
+        // Root's program was started anew meanwhile.
+        let attendant = Attendant::new(None, Some(file.clone()));
+        assert_eq!(attendant.connected(at(0))[1..], [Do::Say(FromRoot::Presence(file))]);
     }
 
     #[test]
@@ -186,7 +236,7 @@ mod tests {
 
     #[test]
     fn another_key_needs_somebody_at_the_machine() {
-        let mut attendant = Attendant::new(Some(kept("a")));
+        let mut attendant = Attendant::new(Some(kept("a")), None);
         say(&mut attendant, 0, FromDaemon::parse(CLAIM.as_bytes()).unwrap());
         assert!(is_refused(&say(&mut attendant, 1, FromDaemon::Owner(key("b")))));
         let seen = attendant.present(at(10), Presence::PowerButton);
@@ -201,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_kept_is_not_believed() {
-        let mut attendant = Attendant::new(Some(kept("a")));
+        let mut attendant = Attendant::new(Some(kept("a")), None);
         attendant.present(at(0), Presence::PowerButton);
         say(&mut attendant, 1, FromDaemon::Owner(key("b")));
         attendant.not_kept(Some(Some(kept("a"))));
@@ -210,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_read_is_not_none() {
-        let mut attendant = Attendant::new(Some(kept("a")));
+        let mut attendant = Attendant::new(Some(kept("a")), None);
         attendant.present(at(0), Presence::PowerButton);
         say(&mut attendant, 1, FromDaemon::Owner(key("b")));
         attendant.not_kept(None);
@@ -222,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_key_is_replaced_by_what_it_vouches_for_and_needs_nobody_there() {
-        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)));
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None);
         let replace = |seeds: &[u8]| FromDaemon::ReplaceOwner { links: chain(seeds) };
         let done = say(&mut attendant, 0, replace(&[1, 2]));
         let Do::Keep(second) = &done[0] else { panic!("{done:?}") };
@@ -239,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_proof_that_is_none_does_not_use_up_that_somebody_is_there() {
-        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)));
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None);
         attendant.present(at(0), Presence::PowerButton);
         let thief = FromDaemon::ReplaceOwner { links: chain(&[7, 8]) };
         assert!(is_refused(&say(&mut attendant, 1, thief.clone())));
@@ -256,7 +306,7 @@ mod tests {
     #[test]
     fn a_key_of_an_older_program_gets_its_nonce_when_it_is_next_told() {
         let old = Kept { owner: Owner::new(1).key(), nonce: None };
-        let mut attendant = Attendant::new(Some(old));
+        let mut attendant = Attendant::new(Some(old), None);
         let links = chain(&[1, 2]);
         let early = FromDaemon::ReplaceOwner { links: links.clone() };
         assert!(is_refused(&say(&mut attendant, 0, early)));
@@ -268,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_replacement_that_could_not_be_kept_is_made_later() {
-        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)));
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None);
         let replace = || FromDaemon::ReplaceOwner { links: chain(&[1, 2]) };
         say(&mut attendant, 0, replace());
         attendant.not_kept(Some(Some(Owner::new(1).kept(NONCE))));

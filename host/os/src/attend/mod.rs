@@ -37,7 +37,7 @@ use vouch::{Link, MAX_LINKS, Nonce};
 pub const SOCKET: &str = "/run/punktfunk-os/attend.sock";
 
 /// What this program speaks.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// No line is longer, in bytes and without its end.
 pub const MAX_LINE_BYTES: usize = 4096;
@@ -63,6 +63,8 @@ pub enum FromDaemon {
         /// From the oldest to the newest.
         links: Vec<Link>,
     },
+    /// What was said of somebody at the machine has been taken.
+    PresenceTaken,
 }
 
 /// How the host is claimed. Whoever knows it can.
@@ -172,7 +174,7 @@ impl FromDaemon {
     pub fn parse(line: &[u8]) -> Result<Self, LineError> {
         let said: Self = serde_json::from_slice(line)?;
         let checks: Vec<(&'static str, bool)> = match &said {
-            Self::Claimed => Vec::new(),
+            Self::Claimed | Self::PresenceTaken => Vec::new(),
             Self::Claim(claim) => {
                 let code = claim.code.expose();
                 let plain = code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -249,6 +251,8 @@ mod tests {
         assert!(!seen.contains("ABCD") && !seen.contains("0011"), "{seen}");
         let claimed = FromDaemon::parse(br#"{"say":"claimed"}"#).unwrap();
         assert_eq!(claimed, FromDaemon::Claimed);
+        let taken = FromDaemon::parse(br#"{"say":"presence-taken"}"#).unwrap();
+        assert_eq!(taken, FromDaemon::PresenceTaken);
         let owner =
             format!(r#"{{"say":"owner","salt":"{}","key":"{}"}}"#, "0".repeat(32), "a".repeat(64));
         assert!(matches!(FromDaemon::parse(owner.as_bytes()), Ok(FromDaemon::Owner(_))));
@@ -299,7 +303,7 @@ mod tests {
     #[test]
     fn root_speaks_as_agreed() {
         let line = |said: FromRoot| said.line();
-        assert_eq!(line(FromRoot::Hello { schema: 2 }), "{\"say\":\"hello\",\"schema\":2}\n");
+        assert_eq!(line(FromRoot::Hello { schema: 3 }), "{\"say\":\"hello\",\"schema\":3}\n");
         let button = FromRoot::Presence(Presence::PowerButton);
         assert_eq!(line(button), "{\"say\":\"presence\",\"by\":\"power-button\"}\n");
         let file = FromRoot::Presence(Presence::ResetFile { digest: "ab".to_owned() });

@@ -139,8 +139,10 @@ pub struct Attending<'a> {
 impl<'a> Attending<'a> {
     /// Begins, with no claim shown: the daemon says it again when it can be claimed.
     pub fn new(site: Site<'a>) -> Result<Self, ServeError> {
-        let attendant = Attendant::new(owner::read(&site.state)?);
         let used = Used::read(&site.state);
+        let untaken = used.untaken().map(str::to_owned);
+        let untaken = untaken.map(|digest| Presence::ResetFile { digest });
+        let attendant = Attendant::new(owner::read(&site.state)?, untaken);
         let mut attending = Self {
             site,
             attendant,
@@ -208,7 +210,7 @@ impl<'a> Attending<'a> {
             return;
         }
         self.talk = Some(Talk { stream, begun: Vec::new() });
-        let all = self.attendant.connected();
+        let all = self.attendant.connected(self.began.elapsed());
         self.perform(all);
     }
 
@@ -322,6 +324,7 @@ impl<'a> Attending<'a> {
             match one {
                 Do::Say(said) => self.say(&said),
                 Do::Note => (self.site.present)(),
+                Do::Taken => self.used.taken(),
                 Do::Erase => self.erase(),
                 Do::Show(claim) => self.showing.offer(claim),
                 Do::Keep(kept) => self.keep(&kept),
@@ -444,7 +447,7 @@ mod tests {
     fn the_daemon_claims_and_brings_its_key() {
         with_daemon(me(), |say, hear, folder| {
             let note = folder.join("esp/CLAIM.txt");
-            assert_eq!(hear(), "{\"say\":\"hello\",\"schema\":2}\n");
+            assert_eq!(hear(), "{\"say\":\"hello\",\"schema\":3}\n");
             assert!(!note.exists(), "an old claim is erased");
             say(CLAIM);
             assert!(fs::read_to_string(&note).unwrap().contains("ABCD2345"));
@@ -543,6 +546,47 @@ mod tests {
         assert_eq!((read, names, buttons), (MAX_MESSAGES, vec!["sdb1".to_owned()], false));
         let mut left = vec![Arrival::Other, Arrival::Input];
         assert_eq!(gather(|| left.pop()), (vec![], true));
+    }
+
+    /// Waits until the attendant has heard what a daemon says, which connects, and is gone again then.
+    fn visit(attending: &mut Attending<'_>, path: &Path, says: &[&str]) -> Vec<String> {
+        let listener = bind(path, None).unwrap();
+        let daemon = UnixStream::connect(path).unwrap();
+        attending.wait(&listener, None).unwrap();
+        for line in says {
+            (&daemon).write_all(format!("{line}\n").as_bytes()).unwrap();
+            attending.wait(&listener, None).unwrap();
+        }
+        daemon.shutdown(std::net::Shutdown::Write).unwrap();
+        attending.wait(&listener, None).unwrap();
+        BufReader::new(daemon).lines().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_reset_file_is_not_used_up_before_the_daemon_has_taken_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("attend.sock");
+        let mut present = || {};
+        let mut begin = |act: &mut dyn FnMut(&mut Attending<'_>)| {
+            let (state, esp) = (folder.path().to_path_buf(), folder.path().to_path_buf());
+            let site =
+                Site { state, esp, screens: vec![], daemon_uid: me(), present: &mut present };
+            act(&mut Attending::new(site).unwrap());
+        };
+        let digest = "a".repeat(64);
+        let says = format!(r#"{{"say":"presence","by":"reset-file","digest":"{digest}"}}"#);
+        // Nobody is connected when it comes, and the first who is does not live to act on it.
+        begin(&mut |attending| {
+            attending.reset_file(digest.clone());
+            assert_eq!(visit(attending, &socket, &[])[1..], [&*says]);
+        });
+        // After a loss of power too, until it is taken.
+        begin(&mut |attending| {
+            let taken = r#"{"say":"presence-taken"}"#;
+            assert_eq!(visit(attending, &socket, &[taken])[1..], [&*says]);
+            assert_eq!(visit(attending, &socket, &[])[1..], [""; 0]);
+        });
+        begin(&mut |attending| assert_eq!(visit(attending, &socket, &[])[1..], [""; 0]));
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! Which reset files were used, by their digests, in a file of root's own: a stick that is left in, or whose device goes
 //! and comes by itself, shows nobody a second time.
 //!
+//! A file is used from when it is seen, whatever becomes of it: were it used only once the daemon says so, a daemon in
+//! the wrong hands could keep it unused. That the daemon has not taken it yet is kept beside, so that a loss of power
+//! does not use it up for nothing; this says it to the daemon again and counts for nothing else.
+//!
 //! Deliberately absent: what the files say.
 
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError};
 
@@ -16,11 +22,21 @@ const MAX_DIGESTS: usize = 64;
 /// It is never longer, in bytes.
 const MAX_BYTES: u64 = 16 << 10;
 
-/// The digests that were used, the newest last.
+/// The digests that were used.
 #[derive(Debug, Default)]
 pub struct Used {
     path: PathBuf,
+    kept: Kept,
+}
+
+/// As it lies there.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// The newest last.
     digests: Vec<String>,
+    /// The one of these that the daemon has not taken.
+    #[serde(default)]
+    untaken: Option<String>,
 }
 
 impl Used {
@@ -28,38 +44,56 @@ impl Used {
     pub fn read(folder: &Path) -> Self {
         let path = folder.join(NAME);
         let read = files::read(&path, MAX_BYTES);
-        let digests = match read.map(|text| serde_json::from_slice(&text)) {
-            Ok(Ok(digests)) => digests,
+        let kept = match read.map(|text| serde_json::from_slice(&text)) {
+            Ok(Ok(kept)) => kept,
             Ok(Err(error)) => {
                 complain!("{}: {error}", path.display());
-                Vec::new()
+                Kept::default()
             }
             Err(error) => {
                 if !error.is_absent() {
                     complain!("{error}");
                 }
-                Vec::new()
+                Kept::default()
             }
         };
-        Self { path, digests }
+        Self { path, kept }
     }
 
     /// Whether a digest is new, and from then on is not. One that the disk does not take is known until the program
     /// ends.
     pub fn take(&mut self, digest: &str) -> bool {
-        if self.digests.iter().any(|used| used == digest) {
+        let digests = &mut self.kept.digests;
+        if digests.iter().any(|used| used == digest) {
             return false;
         }
-        self.digests.push(digest.to_owned());
-        self.digests.drain(..self.digests.len().saturating_sub(MAX_DIGESTS));
-        if let Err(error) = self.write() {
-            complain!("{error}");
-        }
+        digests.push(digest.to_owned());
+        digests.drain(..digests.len().saturating_sub(MAX_DIGESTS));
+        self.kept.untaken = Some(digest.to_owned());
+        self.save();
         true
     }
 
+    /// The last digest, if the daemon has not taken it.
+    pub fn untaken(&self) -> Option<&str> {
+        self.kept.untaken.as_deref()
+    }
+
+    /// The daemon has taken the last one.
+    pub fn taken(&mut self) {
+        if self.kept.untaken.take().is_some() {
+            self.save();
+        }
+    }
+
+    fn save(&self) {
+        if let Err(error) = self.write() {
+            complain!("{error}");
+        }
+    }
+
     fn write(&self) -> Result<(), FileError> {
-        let text = serde_json::to_vec(&self.digests).map_err(|source| {
+        let text = serde_json::to_vec(&self.kept).map_err(|source| {
             FileError::new("put into words", &self.path, std::io::Error::other(source))
         })?;
         files::replace(&self.path, &text, 0o600)
@@ -80,6 +114,9 @@ mod tests {
         assert!(used.take(&digest(0)) && !used.take(&digest(0)));
         let mut used = Used::read(folder.path());
         assert!(!used.take(&digest(0)), "another start knows it, too");
+        assert_eq!(used.untaken(), Some(&*digest(0)));
+        used.taken();
+        assert_eq!((used.untaken(), Used::read(folder.path()).untaken()), (None, None));
         for n in 1..=MAX_DIGESTS {
             assert!(used.take(&digest(n)));
         }

@@ -30,6 +30,7 @@ fn meant(said: &Said<'_>) -> FromDaemon {
             };
             FromDaemon::ReplaceOwner { links: links.iter().map(link).collect() }
         }
+        Said::PresenceTaken => FromDaemon::PresenceTaken,
     }
 }
 
@@ -78,6 +79,7 @@ fn number(said: &FromDaemon) -> usize {
         FromDaemon::Claimed => 1,
         FromDaemon::Owner(_) => 2,
         FromDaemon::ReplaceOwner { .. } => 3,
+        FromDaemon::PresenceTaken => 4,
     }
 }
 
@@ -93,6 +95,7 @@ fn root_understands_every_word_of_the_daemon_and_expects_no_other() {
         Said::Claimed,
         Said::Owner { salt: hex(&[1; 16]), key: hex(&[2; 32]) },
         Said::ReplaceOwner { links: chain() },
+        Said::PresenceTaken,
     ];
     let mut expected = Vec::new();
     for said in &examples {
