@@ -122,18 +122,36 @@ pub(super) struct Places {
 /// How the console is opened.
 pub(super) type Addresses = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// Where the console answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Console {
+    listen: IpAddr,
+    /// By which it is announced.
+    pub(super) port: u16,
+}
+
+impl Console {
+    /// What people type into a browser, as of now: addresses come and go.
+    pub(super) fn address(self) -> String {
+        browser_address(self.listen, self.port)
+    }
+
+    /// As the status names it.
+    pub(super) fn listens(self) -> Listen {
+        Listen { protocol: "console".to_owned(), address: self.address() }
+    }
+}
+
 /// The open doors.
 pub(super) struct Doors {
     socket: Option<MgmtServer>,
     https: HttpsServer,
     /// What could not be opened.
     pub(super) problems: Vec<String>,
-    /// The console's port, by which it is announced.
-    pub(super) port: Option<u16>,
+    /// The console, if it is open.
+    pub(super) console: Option<Console>,
     /// The ports that a service manager has opened for it.
     pub(super) handed: Vec<u16>,
-    /// What people type into a browser.
-    pub(super) address: Option<String>,
 }
 
 impl Doors {
@@ -181,11 +199,13 @@ impl Doors {
         let (https, errors) = HttpsServer::start(options, console, credentials, startup.clone());
         problems.extend(errors.iter().map(ToString::to_string));
         let port = if has_443 { Some(443) } else { https.address().map(|address| address.port()) };
-        let address = port.map(|port| browser_address(listen, port));
-        if let Some(address) = &address {
-            tracing::info!(address, fingerprint = %console.fingerprint(), "the console is open");
+        let fingerprint = console.fingerprint();
+        let console = port.map(|port| Console { listen, port });
+        if let Some(console) = console {
+            let address = console.address();
+            tracing::info!(address, %fingerprint, "the console is open");
         }
-        Ok(Self { socket, https, problems, port, handed, address })
+        Ok(Self { socket, https, problems, console, handed })
     }
 
     /// The local socket, if it is open.
@@ -195,20 +215,15 @@ impl Doors {
 
     /// How the console is opened, as of when it is asked: by the name that the network knows, and by address.
     pub(super) fn addresses(&self, local_name: LocalName) -> Addresses {
-        let (port, address) = (self.port, self.address.clone());
+        let console = self.console;
         Arc::new(move || {
-            let named = port.zip(local_name.newest()).map(|(port, name)| match port {
-                443 => format!("https://{}/", name.trim_end_matches('.')),
-                port => format!("https://{}:{port}/", name.trim_end_matches('.')),
+            let Some(console) = console else { return vec![] };
+            let named = local_name.newest().map(|name| match (name.trim_end_matches('.'), console.port) {
+                (name, 443) => format!("https://{name}/"),
+                (name, port) => format!("https://{name}:{port}/"),
             });
-            named.into_iter().chain(address.clone()).collect()
+            named.into_iter().chain([console.address()]).collect()
         })
-    }
-
-    /// As the status names it.
-    pub(super) fn listens(&self) -> Option<Listen> {
-        let address = self.address.clone()?;
-        Some(Listen { protocol: "console".to_owned(), address })
     }
 
     /// Closes both; what is under way gets two seconds.

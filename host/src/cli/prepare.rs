@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::agents::Agents;
-use super::doors;
-use super::report::{APPS, report, titles};
+use super::doors::{self, Console};
+use super::report::{APPS, reached_at, report, titles};
 use super::rooms::Rooms;
 use super::system::Playing;
 use crate::agent::AgentStarter;
@@ -56,7 +56,7 @@ pub(super) struct Preparation {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) store: Result<Store, Failure>,
     pub(super) pairing: PairingDesk,
-    pub(super) console: Option<Listen>,
+    pub(super) console: Option<Console>,
     /// The ports that a service manager has opened for the console.
     pub(super) handed: Vec<u16>,
     pub(super) problems: Problems,
@@ -144,10 +144,10 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     tokio::task::spawn_blocking(move || settings.attach(hold)).await?;
     let named = preparation.local_name;
     let announcement = announce(&config, &identity, door.ports(), &problems, named).await?;
-    let mut status = report(&config, &options.listen.to_string(), door.ports(), &rooms);
-    status.listens.extend(preparation.console);
+    let console = preparation.console;
     let live = Live {
-        status,
+        status: report(&config, &options.listen.to_string(), door.ports(), &rooms),
+        places: Box::new(move || (reached_at(), console.map(Console::listens))),
         sessions: sessions.clone(),
         os: basics.os.clone(),
         problems,
@@ -210,6 +210,8 @@ fn sessions_of(
 struct Live {
     /// What does not change while the host runs.
     status: StatusReport,
+    /// Where it is reached, and its console, as of when it is asked.
+    places: Box<dyn Fn() -> (Listen, Option<Listen>) + Send + Sync>,
     sessions: Arc<Sessions>,
     os: OsDesk,
     problems: Problems,
@@ -227,6 +229,9 @@ impl Live {
             self.problems.set(DISCOVERY, vec![ended.to_owned()]);
         }
         let mut report = self.status.clone();
+        let (reached_at, console) = (self.places)();
+        report.listens.insert(0, reached_at);
+        report.listens.extend(console);
         report.problems = self.problems.all();
         // The owner may have changed them in the console.
         if let Some(apps) = report.backends.iter_mut().find(|backend| backend.room == APPS) {
@@ -239,15 +244,15 @@ impl Live {
 /// The part that says whether clients find the host.
 const DISCOVERY: &str = "discovery";
 
+/// What the owner is told where nothing of theirs can be played.
+const ONLY_THE_TEST_CARD: &str = "no app that is wanted can run here, so clients are offered the Test card; show one of \
+                                  the built-in apps or add one that works";
+
 /// Puts to use what of a changed configuration can hold while the host runs.
 fn hold(
     sessions: &Arc<Sessions>,
     tuning: SharedTuning,
     displays: BTreeSet<String>,
-/// What the owner is told where nothing of theirs can be played.
-const ONLY_THE_TEST_CARD: &str = "no app that is wanted can run here, so clients are offered the Test card; show one of \
-                                  the built-in apps or add one that works";
-
     problems: Problems,
 ) -> impl Fn(&Held) -> Vec<NotOffered> + Send + Sync + 'static {
     let sessions = Arc::clone(sessions);
@@ -332,6 +337,7 @@ fn session_dir(socket: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Mutex;
 
     use super::*;
     use crate::agent::Local;
@@ -365,8 +371,22 @@ mod tests {
             chosen: String::new(),
             why: "what can run here".to_owned(),
         };
+        let at = |protocol: &str, address: &str| Listen {
+            protocol: protocol.to_owned(),
+            address: address.to_owned(),
+        };
+        let now = Arc::new(Mutex::new("no network yet"));
+        let reached = Arc::clone(&now);
         let live = Live {
-            status: StatusReport { backends: vec![apps], ..StatusReport::default() },
+            status: StatusReport {
+                backends: vec![apps],
+                listens: vec![at("a port", "1")],
+                ..StatusReport::default()
+            },
+            places: Box::new(move || {
+                let now = *reached.lock().unwrap();
+                (at("reached at", now), Some(at("console", now)))
+            }),
             sessions: Arc::clone(&sessions),
             os: OsDesk::absent(),
             problems: problems.clone(),
@@ -380,6 +400,10 @@ mod tests {
             "the app \"Desktop\" is not offered: its display backend \"sway\" does not work here";
         assert_eq!(live.report().problems, ["no encoder", desktop]);
         assert_eq!(live.report().backends[0].chosen, "Test card");
+        let listens = |now| vec![at("reached at", now), at("a port", "1"), at("console", now)];
+        assert_eq!(live.report().listens, listens("no network yet"));
+        *now.lock().unwrap() = "192.0.2.7";
+        assert_eq!(live.report().listens, listens("192.0.2.7"));
 
         let game = vec![vec!["game".to_owned()]];
         let game = AppConfig::new(Some("Game"), AppDisplay::Sway, game, None).unwrap();
@@ -388,10 +412,10 @@ mod tests {
         desk.remove_app("Game").unwrap();
         desk.change(&[("apps.desktop".to_owned(), SettingValue::Boolean(false))].into()).unwrap();
         assert_eq!(live.report().problems, ["no encoder"]);
-    }
-}
 
         // Both lawful, and together they would leave nothing.
         desk.change(&[("apps.test_card".to_owned(), SettingValue::Boolean(false))].into()).unwrap();
         assert_eq!(live.report().problems, ["no encoder", ONLY_THE_TEST_CARD]);
         assert_eq!(live.report().backends[0].chosen, "Test card");
+    }
+}

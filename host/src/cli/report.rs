@@ -11,7 +11,7 @@ use crate::gamestream::Ports;
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::session::App;
 
-/// What stays as it is while the host runs: without the apps and the problems.
+/// What stays as it is while the host runs: without its addresses, the apps and the problems.
 pub(super) fn report(config: &Config, listen: &str, ports: Ports, rooms: &Rooms) -> StatusReport {
     let at = |protocol: &str, address: String| Listen { protocol: protocol.to_owned(), address };
     let everywhere = if listen == "::" || listen == "0.0.0.0" { "every address" } else { listen };
@@ -26,7 +26,6 @@ pub(super) fn report(config: &Config, listen: &str, ports: Ports, rooms: &Rooms)
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: config.name.clone(),
         listens: vec![
-            at("reached at", local_addresses()),
             port("GameStream HTTP", ports.http),
             port("GameStream HTTPS", ports.https),
             port("GameStream RTSP", ports.rtsp),
@@ -70,6 +69,11 @@ pub(super) fn reachable_addresses() -> nix::Result<BTreeSet<IpAddr>> {
             IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
         })
         .collect())
+}
+
+/// The line of the status that says where, as of now: addresses come and go.
+pub(super) fn reached_at() -> Listen {
+    Listen { protocol: "reached at".to_owned(), address: local_addresses() }
 }
 
 fn local_addresses() -> String {

@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use super::ServeArguments;
 use super::attendant::{self, Attendant, Attending};
 use super::doctor::{Places, examiner, scratch_of};
-use super::doors::{self, Doors, Memory};
+use super::doors::{self, Console, Doors, Memory};
 use super::memory;
 use super::prepare::{FAILED, Host, Preparation, STEPS, prepare};
 use super::report::{describe, how_to_pair, program};
@@ -190,7 +190,7 @@ fn open(
         state_dir,
         store: memory.store,
         pairing: pairing.clone(),
-        console: doors.listens(),
+        console: doors.console,
         handed: doors.handed.clone(),
         problems: problems.clone(),
         startup: startup.clone(),
@@ -211,7 +211,7 @@ fn open(
         .begin()
     });
     let fingerprint = memory.console.fingerprint().to_string();
-    let found = super::found::Found::new(name, doors.port, fingerprint, memory.access.as_ref());
+    let found = super::found::Found::new(name, doors.console.map(|at| at.port), fingerprint, memory.access.as_ref());
     Ok((Opened { doors, startup, pairing, found, attendant }, preparing))
 }
 
@@ -266,13 +266,13 @@ impl Beginning<'_> {
 
 /// Where the console is, for whoever watches.
 fn introduce(doors: &Doors, memory: &Memory, is_appliance: bool) {
-    if let Some(address) = &doors.address {
+    if let Some(address) = doors.console.map(Console::address) {
         say(&format!(
             "\nConsole: {address}\n  Its certificate has the SHA-256 fingerprint\n  {}\n",
             memory.console.fingerprint()
         ));
         // What a box prints is kept in its journal, where others may read it; its screen shows the link.
-        let claim = doors::claim_shown(memory, address).filter(|_| !is_appliance);
+        let claim = doors::claim_shown(memory, &address).filter(|_| !is_appliance);
         if let Some((link, code)) = claim {
             say(&format!(
                 "This host has no owner yet. Whoever has this link or this code can become its owner:\n  {}\n  {}\nThere \
