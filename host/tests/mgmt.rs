@@ -169,7 +169,7 @@ impl Host {
 
     fn always(&self) -> Always {
         let path = self.folder.path().join("state");
-        let folders = vec![Folder { purpose: Purpose::State, path }];
+        let folders = vec![Folder::of(Purpose::State, path)];
         Always { logbook: self.logbook.clone(), folders, ..Always::default() }
     }
 

@@ -17,7 +17,7 @@ use crate::config::{Config, Encryption, Held, NotOffered};
 use crate::discovery::{Announcement, DiscoveryOptions, Responder};
 use crate::gamestream::{Door, DoorParts, EncryptionPolicy, Options, Ports, SharedTuning};
 use crate::identity::Identity;
-use crate::machine::storage::{self, Folder, Purpose};
+use crate::machine::storage::{self, Folder};
 use crate::mgmt::wire::{Backend, Listen, StatusReport};
 use crate::mgmt::{Basics, Failure, LocalName, MgmtHandles, Problems, Startup};
 use crate::os::OsDesk;
@@ -151,7 +151,7 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
         sessions: sessions.clone(),
         os: basics.os.clone(),
         problems,
-        state: Folder { purpose: Purpose::State, path: state_dir.clone() },
+        state: Folder::of_state(state_dir.clone(), config.appliance),
         responder: announcement.as_ref().map(Announcement::responder),
     };
     let news = live.report().problems.into_iter().skip(told).collect();
@@ -345,6 +345,7 @@ mod tests {
     use crate::display::DisplayBackend;
     use crate::display::pattern::PatternBackend;
     use crate::encode::x264::X264Backend;
+    use crate::machine::storage::Purpose;
 
     #[test]
     fn what_is_wrong_is_told_as_it_is_now() {
@@ -390,7 +391,7 @@ mod tests {
             sessions: Arc::clone(&sessions),
             os: OsDesk::absent(),
             problems: problems.clone(),
-            state: Folder { purpose: Purpose::State, path: folder.path().join("gone") },
+            state: Folder::of(Purpose::State, folder.path().join("gone")),
             responder: None,
         };
         let tuning = SharedTuning::new(options_of(&loaded.config).tuning());

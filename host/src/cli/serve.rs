@@ -162,7 +162,9 @@ fn open(
         .with_basics(basics.clone())
         .with(Always {
             logbook,
-            folders: state_dir.as_deref().map(folders_of).unwrap_or_default(),
+            folders: (state_dir.as_deref())
+                .map(|folder| folders_of(folder, config.appliance))
+                .unwrap_or_default(),
             settings: config::in_force(&config).into(),
             local_name: local_name.clone(),
             problems: problems.clone(),
@@ -419,12 +421,12 @@ fn say(text: &str) {
 
 /// The folders whose disks the owner is told about. Homes lie beside the state, or are the own one of whoever runs the
 /// host at a desk.
-fn folders_of(state_dir: &Path) -> Vec<Folder> {
+fn folders_of(state_dir: &Path, appliance: bool) -> Vec<Folder> {
     let beside = state_dir.parent().map(|parent| parent.join("profiles"));
     let own = || std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let homes = beside.filter(|homes| homes.is_dir()).or_else(own);
-    let homes = homes.map(|path| Folder { purpose: Purpose::Homes, path });
-    let state = Folder { purpose: Purpose::State, path: state_dir.to_owned() };
+    let homes = homes.map(|path| Folder::of(Purpose::Homes, path));
+    let state = Folder::of_state(state_dir.to_owned(), appliance);
     [state].into_iter().chain(homes).collect()
 }
 

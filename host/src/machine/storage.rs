@@ -34,6 +34,20 @@ pub struct Folder {
     pub purpose: Purpose,
     /// Where.
     pub path: PathBuf,
+    /// Its disk keeps room that the host may fill and games may not, as a box's does.
+    pub has_reserve: bool,
+}
+
+impl Folder {
+    /// One on a disk that keeps no room for anybody.
+    pub fn of(purpose: Purpose, path: PathBuf) -> Self {
+        Self { purpose, path, has_reserve: false }
+    }
+
+    /// The host's state, on a box or elsewhere.
+    pub fn of_state(path: PathBuf, appliance: bool) -> Self {
+        Self { has_reserve: appliance, ..Self::of(Purpose::State, path) }
+    }
 }
 
 /// How much room there is.
@@ -54,7 +68,7 @@ pub struct Usage {
     pub folder: Folder,
     /// The size of its file system, in bytes.
     pub total_bytes: u64,
-    /// What an ordinary user may still fill, in bytes.
+    /// What may still be filled by whoever writes there, in bytes: by the host, or by an ordinary user.
     pub free_bytes: u64,
     /// What lies in the folder; homes belong to others and are not looked into.
     pub own: Option<Own>,
@@ -96,7 +110,8 @@ pub fn trouble(folder: &Folder) -> Option<String> {
 
 fn of(folder: &Folder, disk: &rustix::fs::StatVfs) -> Usage {
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-    let (total_bytes, free_bytes) = (bytes(disk.f_blocks), bytes(disk.f_bavail));
+    let free = if folder.has_reserve { disk.f_bfree } else { disk.f_bavail };
+    let (total_bytes, free_bytes) = (bytes(disk.f_blocks), bytes(free));
     let room = room(total_bytes, free_bytes);
     Usage { folder: folder.clone(), total_bytes, free_bytes, own: None, room }
 }
@@ -108,7 +123,7 @@ impl Usage {
         let (free, total) = (in_words(self.free_bytes), in_words(self.total_bytes));
         let (means, remedy) = match self.folder.purpose {
             Purpose::State => (
-                "no new device can be paired and no setting kept",
+                "a new device or a changed setting may not be kept",
                 "remove what is not needed from it",
             ),
             Purpose::Homes => ("games can neither save nor be updated", "uninstall a game"),
@@ -204,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_warning_says_what_is_left_what_it_means_and_what_to_do() {
-        let folder = Folder { purpose: Purpose::Homes, path: "/home".into() };
+        let folder = Folder::of(Purpose::Homes, "/home".into());
         let usage = |room| Usage {
             folder: folder.clone(),
             total_bytes: 100 * GIB,
@@ -222,6 +237,20 @@ mod tests {
     }
 
     #[test]
+    fn a_box_that_games_have_filled_keeps_room_for_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = rustix::fs::statvfs(folder.path()).unwrap();
+        let blocks = |bytes: u64| bytes / disk.f_frsize;
+        let (total, reserve) = (blocks(100 * GIB), blocks(6 * GIB));
+        (disk.f_blocks, disk.f_bfree, disk.f_bavail) = (total, reserve, 0);
+        let path = folder.path().to_owned();
+        let room = |folder: &Folder| of(folder, &disk).room;
+        assert_eq!(room(&Folder::of_state(path.clone(), true)), Room::Enough);
+        assert_eq!(room(&Folder::of_state(path.clone(), false)), Room::Full);
+        assert_eq!(room(&Folder::of(Purpose::Homes, path)), Room::Full, "games have none");
+    }
+
+    #[test]
     fn a_folder_is_counted_and_nothing_is_followed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
@@ -230,14 +259,14 @@ mod tests {
         fs::write(folder.path().join("outside"), vec![1; 500_000]).unwrap();
         std::os::unix::fs::symlink("../outside", path.join("link")).unwrap();
         std::os::unix::fs::symlink("..", path.join("up")).unwrap();
-        let state = Folder { purpose: Purpose::State, path: path.clone() };
+        let state = Folder::of(Purpose::State, path.clone());
         let usage = usage(&state).unwrap();
         let own = usage.own.unwrap();
         assert!(own.bytes >= 50_000 && own.bytes < 200_000 && !own.at_least, "{own:?}");
-        let homes = Folder { purpose: Purpose::Homes, path: path.clone() };
+        let homes = Folder::of(Purpose::Homes, path.clone());
         assert_eq!(super::usage(&homes).unwrap().own, None);
         assert!(usage.total_bytes > usage.free_bytes);
-        let gone = Folder { purpose: Purpose::State, path: path.join("gone") };
+        let gone = Folder::of(Purpose::State, path.join("gone"));
         assert!(super::usage(&gone).is_err());
         assert_eq!(trouble(&gone), None);
         assert_eq!(trouble(&state), usage.warning());
