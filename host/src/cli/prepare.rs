@@ -242,7 +242,7 @@ impl Live {
 }
 
 /// The part that says whether clients find the host.
-const DISCOVERY: &str = "discovery";
+pub(super) const DISCOVERY: &str = "discovery";
 
 /// What the owner is told where nothing of theirs can be played.
 const ONLY_THE_TEST_CARD: &str = "no app that is wanted can run here, so clients are offered the Test card; show one of \
@@ -286,7 +286,7 @@ async fn announce(
     let options = DiscoveryOptions {
         name: config.name.clone(),
         host_id: identity.host_id().to_owned(),
-        http_port: ports.http,
+        http_port: Some(ports.http),
     };
     let start = move || Announcement::start(&options, move |name| local_name.add(name));
     let started = tokio::task::spawn_blocking(start).await?;

@@ -22,6 +22,7 @@ use super::ServeArguments;
 use super::attendant::{self, Attendant, Attending};
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Console, Doors, Memory};
+use super::found::{Alone, Found};
 use super::memory;
 use super::prepare::{FAILED, Host, Preparation, STEPS, prepare};
 use super::report::{describe, how_to_pair, program};
@@ -72,10 +73,9 @@ async fn serve(
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let remembered = remember(arguments, config).await?;
-    let (opened, preparing) = open(arguments, remembered, logbook)?;
-    let Opened { doors, startup, pairing, mut found, attendant } = opened;
-    let host =
-        watch(preparing, &startup, &pairing, &mut signals, arguments, &doors, &mut found).await;
+    let (mut opened, preparing) = open(arguments, remembered, logbook)?;
+    let host = watch(preparing, &mut opened, &mut signals, arguments).await;
+    let Opened { doors, found, attendant, .. } = opened;
 
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     if arguments.foreground {
@@ -84,6 +84,7 @@ async fn serve(
     if let Some(host) = host {
         host.close().await?;
     }
+    found.close().await;
     drop(attendant);
     doors.close().await;
     info!("the host has stopped");
@@ -130,7 +131,9 @@ struct Opened {
     doors: Doors,
     startup: Startup,
     pairing: PairingDesk,
-    found: super::found::Found,
+    found: Found,
+    /// What to do about it where there is no host.
+    alone: Option<Alone>,
     /// On a box: who keeps in touch with root's program.
     attendant: Option<Attendant>,
 }
@@ -183,6 +186,7 @@ fn open(
         introduce(&doors, &memory, config.appliance);
     }
     let pairing = pairing_desk(arguments, config.appliance, &memory);
+    let kept = memory.store.as_ref().ok().cloned();
     let preparing = tokio::spawn(prepare(Preparation {
         config,
         basics,
@@ -198,6 +202,12 @@ fn open(
         startup: startup.clone(),
         local_name: local_name.clone(),
     }));
+    let alone = Alone {
+        wanted: loaded.config.discovery,
+        store: kept,
+        problems: problems.clone(),
+        local_name: local_name.clone(),
+    };
     let attendant = memory.access.clone().filter(|_| loaded.config.appliance).map(|access| {
         Attending {
             socket: arguments.system_dir.join(attendant::SOCKET),
@@ -213,8 +223,9 @@ fn open(
         .begin()
     });
     let fingerprint = memory.console.fingerprint().to_string();
-    let found = super::found::Found::new(name, doors.console.map(|at| at.port), fingerprint, memory.access.as_ref());
-    Ok((Opened { doors, startup, pairing, found, attendant }, preparing))
+    let found =
+        Found::new(name, doors.console.map(|at| at.port), fingerprint, memory.access.as_ref());
+    Ok((Opened { doors, startup, pairing, found, alone: Some(alone), attendant }, preparing))
 }
 
 /// The desk, which forgets what an owner has begun when that one is the owner no more.
@@ -289,15 +300,13 @@ fn introduce(doors: &Doors, memory: &Memory, is_appliance: bool) {
 /// systemd's watchdog. Gives the host back, if there is one.
 async fn watch(
     mut preparing: JoinHandle<anyhow::Result<Host>>,
-    startup: &Startup,
-    pairing: &PairingDesk,
+    opened: &mut Opened,
     signals: &mut Signals,
     arguments: &ServeArguments,
-    doors: &Doors,
-    found: &mut super::found::Found,
 ) -> Option<Host> {
     /// A start that hangs does not keep the host from ending.
     const PREPARE_LIMIT: Duration = Duration::from_secs(15);
+    let Opened { doors, startup, pairing, found, alone, .. } = opened;
     let mut events = pairing.events();
     let mut watchdog = tokio::time::interval(watchdog_period());
     let mut tidying = tokio::time::interval(memory::GIVE_BACK);
@@ -313,11 +322,9 @@ async fn watch(
             }
             _ = watchdog.tick() => {
                 feed_watchdog(is_starting);
-                host.iter_mut().for_each(|host| found.show(&mut host.announcement));
+                found.show(host.as_mut());
             }
-            () = found.changed() => {
-                host.iter_mut().for_each(|host| found.show(&mut host.announcement));
-            }
+            () = found.changed() => found.show(host.as_mut()),
             _ = tidying.tick() => {
                 if !host.as_ref().is_some_and(Host::is_in_use) {
                     memory::give_back();
@@ -325,7 +332,10 @@ async fn watch(
             }
             started = &mut preparing, if is_starting => {
                 host = take_over(started.map_err(Into::into).flatten(), startup, arguments, doors);
-                host.iter_mut().for_each(|host| found.show(&mut host.announcement));
+                match (&mut host, alone.take()) {
+                    (None, Some(alone)) => found.begin_alone(alone).await,
+                    (host, _) => found.show(host.as_mut()),
+                }
             }
             event = events.recv() => match event {
                 Ok(event) if arguments.foreground => show(&event),

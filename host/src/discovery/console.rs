@@ -77,6 +77,7 @@ mod tests {
 
     use mdns_sd::{ServiceDaemon, ServiceEvent};
 
+    use super::super::DiscoveryOptions;
     use super::super::tests::{next, options};
     use super::*;
 
@@ -116,6 +117,37 @@ mod tests {
             _ => None,
         });
         assert_eq!(gone, "Sofa._punktfunk._tcp.local.");
+        browser.shutdown().unwrap();
+    }
+    #[test]
+    fn a_host_that_could_not_start_is_found_by_its_console_alone() {
+        let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+        let browser = ServiceDaemon::new_with_port(port).unwrap();
+        Scope::Loopback.limit(&browser).unwrap();
+        let events = browser.browse(CONSOLE_TYPE).unwrap();
+        let clients = browser.browse(super::super::SERVICE_TYPE).unwrap();
+        let responder = ServiceDaemon::new_with_port(port).unwrap();
+        let alone = DiscoveryOptions { http_port: None, ..options("Sofa") };
+        let mut announcement =
+            Announcement::announce(responder, &alone, Scope::Loopback, |_| ()).unwrap();
+        assert_eq!(announcement.full_name(), None);
+        let console = ConsoleService {
+            name: "Sofa".to_owned(),
+            port: 47_990,
+            version: "1.2.3",
+            fingerprint: "AB:CD".to_owned(),
+            claimed: None,
+        };
+        announcement.show_console(&console).unwrap();
+        let host = next(&events, |event| match event {
+            ServiceEvent::ServiceResolved(found) => Some(found.host.clone()),
+            _ => None,
+        });
+        assert_eq!(host, "punktfunk-3f2b8c1e.local.");
+        announcement.stop();
+        next(&events, |event| matches!(event, ServiceEvent::ServiceRemoved(..)).then_some(()));
+        let found = |event| matches!(event, ServiceEvent::ServiceFound(..));
+        assert!(!clients.try_iter().any(found), "no client is led here");
         browser.shutdown().unwrap();
     }
 }

@@ -6,7 +6,8 @@
 //! responders for one name only make conflicts. Where another machine has even ours, the responder takes the next one
 //! (`punktfunk-xxxxxxxx-2.local.`), and whoever asked for the announcement is told.
 //!
-//! The owner's console is a service of its own at the same name ([`ConsoleService`]).
+//! The owner's console is a service of its own at the same name ([`ConsoleService`]). A host that could not start
+//! announces that one alone, because its console says why.
 //!
 //! Deliberately absent: TXT keys of the clients' service, which none reads, and the loopback interface, whose address
 //! would lead every client to itself.
@@ -53,14 +54,15 @@ pub struct DiscoveryOptions {
     pub name: String,
     /// The host's UUID text; tells its host name from others'.
     pub host_id: String,
-    /// The plain HTTP port.
-    pub http_port: u16,
+    /// The plain HTTP port; `None` where no client could play, and only the console is to be found.
+    pub http_port: Option<u16>,
 }
 
 /// The running announcement. Dropping it says farewell to the network, which blocks for three seconds at most.
 pub struct Announcement {
     responder: ServiceDaemon,
-    full_name: String,
+    /// What clients look for, if they are to find it.
+    full_name: Option<String>,
     host_name: String,
     scope: Scope,
     /// Hears by which name the host is announced; ends with the responder.
@@ -115,11 +117,14 @@ impl Announcement {
         named: impl Fn(String) + Send + 'static,
     ) -> Result<Self, DiscoveryError> {
         let host_name = host_name(&options.host_id);
-        let service = service(options, &host_name, scope).map_err(DiscoveryError::Announce)?;
-        let full_name = service.get_fullname().to_owned();
+        let service = options.http_port.map(|port| service(&options.name, port, &host_name, scope));
+        let service = service.transpose().map_err(DiscoveryError::Announce)?;
+        let full_name = service.as_ref().map(|service| service.get_fullname().to_owned());
         // Listened to before there is anything to hear.
         let events = responder.monitor();
-        let announced = scope.limit(&responder).and_then(|()| responder.register(service));
+        let announced = scope
+            .limit(&responder)
+            .and_then(|()| service.map_or(Ok(()), |service| responder.register(service)));
         // Made before the result is looked at, so that a responder is never left running.
         let mut announcement =
             Self { responder, full_name, host_name, scope, names: None, console: None };
@@ -131,7 +136,7 @@ impl Announcement {
         let names = names.spawn(move || hear_names(&events, &own, &named));
         announcement.names = Some(names.map_err(DiscoveryError::Thread)?);
         tracing::info!(
-            service = announcement.full_name,
+            service = announcement.full_name().unwrap_or("the console alone"),
             host = announcement.host_name,
             port = options.http_port,
             "announcing the host over mDNS"
@@ -139,9 +144,9 @@ impl Announcement {
         Ok(announcement)
     }
 
-    /// The full name of the service, as browsers show it.
-    pub fn full_name(&self) -> &str {
-        &self.full_name
+    /// The full name of the clients' service, as browsers show it, if it is announced.
+    pub fn full_name(&self) -> Option<&str> {
+        self.full_name.as_deref()
     }
 
     /// The host name that the service points to, with its final dot.
@@ -160,7 +165,9 @@ impl Announcement {
         if let Some((_, console)) = &self.console {
             let _ = self.responder.unregister(console)?.recv_timeout(FAREWELL_TIMEOUT);
         }
-        let _ = self.responder.unregister(&self.full_name)?.recv_timeout(FAREWELL_TIMEOUT);
+        if let Some(full_name) = &self.full_name {
+            let _ = self.responder.unregister(full_name)?.recv_timeout(FAREWELL_TIMEOUT);
+        }
         Ok(self.responder.shutdown()?.recv_timeout(FAREWELL_TIMEOUT).is_ok())
     }
 }
@@ -207,13 +214,8 @@ impl Scope {
     }
 }
 
-fn service(
-    options: &DiscoveryOptions,
-    host_name: &str,
-    scope: Scope,
-) -> mdns_sd::Result<ServiceInfo> {
-    let name = instance_name(&options.name);
-    let port = options.http_port;
+fn service(name: &str, port: u16, host_name: &str, scope: Scope) -> mdns_sd::Result<ServiceInfo> {
+    let name = instance_name(name);
     let mut service =
         ServiceInfo::new(SERVICE_TYPE, &name, host_name, "", port, None)?.enable_addr_auto();
     service.set_interfaces(vec![scope.interfaces()]);
@@ -279,7 +281,7 @@ mod tests {
         DiscoveryOptions {
             name: name.to_owned(),
             host_id: "3F2B8C1E-aaaa-bbbb-cccc-dddddddddddd".to_owned(),
-            http_port: 47_989,
+            http_port: Some(47_989),
         }
     }
 
@@ -304,7 +306,7 @@ mod tests {
         let responder = ServiceDaemon::new_with_port(port).unwrap();
         let announcement =
             Announcement::announce(responder, &options("Wohnzimmer-PC ü"), scope, |_| ()).unwrap();
-        assert_eq!(announcement.full_name(), "Wohnzimmer-PC ü._nvstream._tcp.local.");
+        assert_eq!(announcement.full_name(), Some("Wohnzimmer-PC ü._nvstream._tcp.local."));
         let alive = announcement.responder();
         assert!(alive.runs());
         let resolved = next(&events, |event| match event {
@@ -317,7 +319,7 @@ mod tests {
         assert_eq!(resolved.port, 47_989);
         assert_eq!(resolved.host, "punktfunk-3f2b8c1e.local.");
         assert!(resolved.txt_properties.is_empty());
-        let full_name = announcement.full_name().to_owned();
+        let full_name = announcement.full_name().unwrap().to_owned();
         announcement.stop();
         let gone = next(&events, |event| match event {
             ServiceEvent::ServiceRemoved(_, gone) => Some(gone),
@@ -388,7 +390,7 @@ mod tests {
             let label = instance_name(&name);
             prop_assert!((1..=MAX_LABEL_BYTES).contains(&label.len()));
             prop_assert!(!label.ends_with('.'));
-            prop_assert!(service(&options(&name), "punktfunk-x.local.", Scope::Network).is_ok());
+            prop_assert!(service(&name, 1, "punktfunk-x.local.", Scope::Network).is_ok());
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The console must come up even when streaming cannot, because the box has no other face. So the routes do not hold the
 //! rooms; they ask here for them, and are answered 503 with the step, or with the reason why there are none. What the
-//! owner mends a host with ([`Basics`]) needs no room, and answers from the first second on.
+//! owner mends a host with ([`Basics`]) needs no room, and answers from when the doors are open.
 //!
 //! Why a host could not start is told twice: in a few words to everybody, because strangers ask too, and whole to whoever
 //! may look.
@@ -61,7 +61,7 @@ impl Default for About {
     }
 }
 
-/// What can be asked for from the first second on, and also when the host could not be put together.
+/// What can be asked for from when the doors are open, and also when the host could not be put together.
 #[derive(Debug, Clone, Default)]
 pub struct Always {
     /// What was logged last.

@@ -34,11 +34,16 @@ impl Daemon {
     /// The same, with GameStream's ports at this place. What a test does not try stands in the environment, so that the
     /// file may be anything.
     fn start_at(folder: &Path, file: &str, port: u16) -> Self {
+        Self::start_found(folder, file, port, false)
+    }
+
+    /// The same, announced to the network or not.
+    fn start_found(folder: &Path, file: &str, port: u16, discovery: bool) -> Self {
         let _ = fs::create_dir(folder.join("run"));
         fs::write(folder.join("host.toml"), file).unwrap();
         let mut serve = Command::new(PROGRAM);
         serve.arg("serve");
-        serve.env("PUNKTFUNK_DISCOVERY", "false");
+        serve.env("PUNKTFUNK_DISCOVERY", discovery.to_string());
         serve.env("PUNKTFUNK_LISTEN__ADDRESS", "127.0.0.1");
         serve.env("PUNKTFUNK_GAMESTREAM__PORT", port.to_string());
         for (option, file) in
@@ -340,4 +345,29 @@ fn a_damaged_database_is_told_at_the_console_and_not_touched() {
         .output()
         .unwrap();
     assert!(!second.status.success());
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_host_that_cannot_start_answers_to_the_name_by_which_its_console_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(certificate(folder.path()));
+    fs::write(folder.path().join("state/state.db"), vec![0x5A; 8192]).unwrap();
+    let mut daemon = Daemon::start_found(folder.path(), "", ports::free(), true);
+    assert_eq!(daemon.stage(b"")["stage"], "failed");
+    // What else would name it cannot be read.
+    let landing = daemon.ask("/api/v1/landing", b"").json();
+    let tag = landing["fingerprint"].as_str().unwrap().replace(':', "")[..8].to_lowercase();
+    let host = format!("Host: punktfunk-{tag}.local");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut browser = Browser::connect(daemon.console, b"").unwrap();
+        let answer = browser.ask("GET", "/api/v1/landing", &[&host], "");
+        if answer.status == 200 {
+            break;
+        }
+        assert_eq!((answer.status, &*answer.code()), (421, "wrong-host"), "{answer:?}");
+        assert!(Instant::now() < deadline, "nobody announces it");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
