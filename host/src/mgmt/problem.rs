@@ -4,7 +4,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::wire::ProblemDetails;
+use super::wire::{CODES, ProblemDetails};
 use crate::os::{OsError, PowerError};
 use crate::pairing::{AnswerError, PermitError, PinError};
 use crate::store::{ClientIdError, StoreError};
@@ -23,6 +23,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
+        debug_assert!(CODES.contains(&code), "{code} is in no list of codes");
         Self { status, code, detail: detail.to_string(), wait: None }
     }
 

@@ -5,6 +5,7 @@
 
 mod backup;
 mod client;
+mod codes;
 mod events;
 mod landing;
 mod logs;
@@ -30,6 +31,7 @@ mod access;
 pub use access::*;
 pub use backup::{BackupRequest, Restored};
 pub use client::{Client, ClientChange, Permission};
+pub use codes::CODES;
 pub use logs::{LogGap, LogLevel, LogRecord, Logs};
 pub use machine::{
     Network, NetworkCondition, NetworkInterface, NetworkKind, NetworkRoute, Storage, StorageFolder,
@@ -57,6 +59,7 @@ pub struct ProblemDetails {
     /// The HTTP status.
     pub status: u16,
     /// What went wrong, for programs; never changes its meaning.
+    #[schema(schema_with = codes::schema)]
     pub code: String,
     /// What went wrong, for the owner.
     pub detail: String,

@@ -64,7 +64,7 @@ async fn claim_status(
     tag = "claim",
     request_body = ClaimHost,
     responses(
-        (status = 200, body = Login, description = "the host has an owner now, who is logged in"),
+        (status = 200, body = Login, description = "the host has an owner now, who is logged in; its new name holds when it starts again"),
         (status = 403, body = ProblemDetails, content_type = "application/problem+json", description = "that is not the code, or the caller may not do this"),
         (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "the host has an owner already"),
         (status = 422, body = ProblemDetails, content_type = "application/problem+json", description = "the name or the password cannot be one"),

@@ -66,7 +66,8 @@ pub struct ClaimStatus {
 pub struct ClaimHost {
     /// The code that the host shows, in either case, with or without spaces and hyphens; or the token of its link.
     pub secret: Secret,
-    /// What the host is to be called: 1 to 63 bytes.
+    /// What the host is to be called: 1 to 63 bytes. It holds when the host starts again; until then it is found and shown
+    /// under the name from before.
     #[schema(min_length = 1, max_length = 63)]
     pub name: String,
     /// The owner's password: 10 to 128 characters.
