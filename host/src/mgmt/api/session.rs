@@ -106,7 +106,11 @@ async fn log_out(
     // With a token, or from elsewhere, the cookie was not looked at by the door, and does not count here.
     let has_cookie = matches!(caller.who, Who::Owner | Who::Viewer | Who::Local { .. });
     if let Some(session) = own(&access, &headers).filter(|_| has_cookie) {
-        blocking(move || access.log_out(session.id)).await??;
+        blocking(move || {
+            access.log_out(session.id)?;
+            access.audit(&actor(&caller), caller.remote, "logout", "")
+        })
+        .await??;
     }
     Ok((StatusCode::NO_CONTENT, AppendHeaders([(SET_COOKIE, cookie::clear())])))
 }

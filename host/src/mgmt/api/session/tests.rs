@@ -325,6 +325,9 @@ fn logging_in_and_out() {
     assert_eq!(out.status, StatusCode::NO_CONTENT);
     assert!(out.cookie.unwrap().contains("Max-Age=0"));
     assert!(host.access.sessions().is_empty());
+    let log = host.access.audit_page(None, 2).unwrap();
+    let said: Vec<_> = log.iter().map(|row| &*row.action).collect();
+    assert_eq!(said, ["logout", "logout-others"]);
     // Nobody's cookie is nobody's session; several are none.
     let twice = format!("{first}; {second}");
     let out = host.call(Who::Anonymous, Method::DELETE, "/session", Some(&twice), Value::Null);
