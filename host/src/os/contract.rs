@@ -281,11 +281,48 @@ fn what_is_not_there_is_refused<B: Bench>() {
     assert_eq!(staged, Err(OsError::NothingDownloaded));
 }
 
+/// A verb that a check needs.
+#[derive(Debug, Clone, Copy)]
+enum Needs {
+    Check,
+    Download,
+    Stage,
+    ArrangeBoot,
+    Reboot,
+    Pin,
+}
+
+/// A check that a backend cannot be held to yet: each verb that it needs is refused with a reason, and nothing has changed
+/// then. A verb that begins to work is red here until the backend is held to the check itself.
+fn refused<B: Bench>(needs: &[Needs]) {
+    let bench = B::fresh();
+    let before = seen(&bench);
+    let (backend, cancel) = (bench.backend(), Cancel::default());
+    let release = demonstration().releases.remove(0);
+    let digest = before.rollback().unwrap().digest;
+    for verb in needs {
+        let answer = match verb {
+            Needs::Check => backend.check(&cancel).map(drop),
+            Needs::Download => backend.download(&release, &mut |_| {}, &cancel),
+            Needs::Stage => backend.stage(&release, &cancel),
+            Needs::ArrangeBoot => backend.arrange_boot(digest),
+            Needs::Reboot => backend.reboot(&cancel),
+            Needs::Pin => backend.pin(digest, true),
+        };
+        let Err(OsError::NotYet { reason }) = answer else {
+            panic!("{verb:?} is not refused any more: {answer:?}")
+        };
+        assert!(reason.contains("Nothing was changed"), "{reason}");
+        assert_eq!(seen(&bench), before, "{verb:?}");
+    }
+}
+
 macro_rules! contract {
-    ($($backend:ident: $bench:ident),+; $checks:tt) => {
-        $(mod $backend {
+    ($backend:ident: $bench:ident; $checks:tt $(; refused $refused:tt)?) => {
+        mod $backend {
             contract!(@ $bench, $checks);
-        })+
+            $(contract!(@@ $bench, $refused);)?
+        }
     };
     (@ $bench:ident, [$($check:ident),+ $(,)?]) => {
         $(#[test]
@@ -293,10 +330,30 @@ macro_rules! contract {
             super::$check::<super::$bench>();
         })+
     };
+    (@@ $bench:ident, [$($check:ident: $needs:tt),+ $(,)?]) => {
+        mod refused {
+            use super::super::Needs::*;
+
+            $(#[test]
+            fn $check() {
+                super::super::refused::<super::super::$bench>(&$needs);
+            })+
+        }
+    };
 }
 
 contract!(appliance: ApplianceBench; [
     what_is_seen_is_the_same_until_something_happens,
+]; refused [
+    an_update_is_had_staged_and_started: [Check, Download, Stage, ArrangeBoot, Reboot],
+    what_does_not_pass_is_left_again: [Check, Download, Stage, ArrangeBoot, Reboot],
+    one_goes_back_by_the_same_way: [Check, Download, Stage, ArrangeBoot, Reboot],
+    a_download_that_is_cancelled_goes_on_from_there: [Check, Download, Stage],
+    whoever_is_cancelled_beforehand_does_nothing: [Check, Download],
+    a_loss_of_power_leaves_a_system_that_runs: [Check, Download, Stage, ArrangeBoot],
+    an_arranged_start_can_be_taken_back: [Check, Download, Stage, ArrangeBoot],
+    what_is_pinned_stays: [Check, Download, Stage, ArrangeBoot, Reboot, Pin],
+    what_is_not_there_is_refused: [Check, Stage, ArrangeBoot, Pin],
 ]);
 
 contract!(simulated: SimulatedBench; [
