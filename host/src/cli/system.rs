@@ -9,13 +9,15 @@ use crate::config::Config;
 use crate::mgmt::wire::Backend;
 use crate::os::absent::Absent;
 use crate::os::appliance::Appliance;
-use crate::os::simulated::{DiskFile, Pace, Simulated, SimulatedPower, demonstration};
+use crate::os::simulated::{DiskFile, Pace, Simulated, SimulatedPower, demonstration, script};
 use crate::os::{Keep, Logind, MemoryKeep, NoPower, OsBackend, OsDesk, OsError, OsOptions, Power};
 use crate::session::SessionDesk;
 use crate::store::Store;
 
 /// Where the demonstration's disk lies, in the state folder.
 const DEMO_DISK: &str = "simulated-system.json";
+/// What it does and where it fails, beside it, if somebody has written that down.
+const DEMO_SCRIPT: &str = "simulated-script.json";
 /// How often it is looked whether somebody at the machine has changed the system of a box.
 const WATCH: Duration = Duration::from_secs(30);
 
@@ -49,9 +51,18 @@ impl System {
             };
         };
         let disk = DiskFile::new(folder.join(DEMO_DISK));
-        let simulated = Simulated::new(disk.load(), demonstration(), Pace::VISIBLE, disk.saver());
-        let simulated = Arc::new(simulated);
+        let (script, unread) = match script(&folder.join(DEMO_SCRIPT)) {
+            Ok(script) => (script, None),
+            Err(error) => {
+                let sentence = format!(
+                    "{DEMO_SCRIPT} is no script for the demonstration ({error}), which goes as it would without one"
+                );
+                ((demonstration(), Pace::VISIBLE), Some(sentence))
+            }
+        };
+        let simulated = Arc::new(Simulated::new(disk.load(), script.0, script.1, disk.saver()));
         let (os, problem) = told(open(simulated.clone(), None, store, playing));
+        let problem = problem.or(unread);
         let power = SimulatedPower::new(simulated, os.clone());
         let found = Backend {
             room: "system".to_owned(),

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::kill::{change, demonstrate, get};
-use super::process::{House, PROGRAM};
+use super::kill::{change, demonstrate, get, system};
+use super::process::{Daemon, House, PROGRAM};
 
 /// How often the simulated machine has started.
 fn starts(house: &House) -> u64 {
@@ -35,6 +35,28 @@ fn a_simulated_machine_is_switched_and_the_log_says_by_whom() {
         assert_eq!(newest, (&json!("owner"), &json!(format!("POST {path}"))), "{log}");
     }
     assert_eq!(daemon.stage()["stage"], "ready", "the daemon itself runs on");
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_demonstration_fails_as_its_script_says() {
+    let (house, owner) = House::owned();
+    let script = house.state().join("simulated-script.json");
+    let mishaps = json!([{"call": "check", "how": "unreachable"}]);
+    fs::write(&script, json!({"instant": true, "mishaps": mishaps}).to_string()).unwrap();
+    let mut daemon = demonstrate(&house);
+    let ask = |daemon: &mut Daemon| change(daemon, &owner, "POST", "/os/check", &json!({})).0;
+    system(&mut daemon, &owner, |report| report["phase"]["name"] == "idle");
+    assert_eq!(ask(&mut daemon), 202);
+    system(&mut daemon, &owner, |report| report["problem"]["code"] == "unreachable");
+    assert_eq!(ask(&mut daemon), 202);
+    system(&mut daemon, &owner, |report| report["offered"]["version"] == "1.5.0");
+    drop(daemon);
+
+    fs::write(&script, "{").unwrap();
+    let mut daemon = demonstrate(&house);
+    let problems = get(&mut daemon, &owner, "/status")["problems"].to_string();
+    assert!(problems.contains("simulated-script.json is no script"), "{problems}");
 }
 
 #[test]

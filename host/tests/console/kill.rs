@@ -434,7 +434,7 @@ pub(crate) fn demonstrate(house: &House) -> Daemon {
 }
 
 /// The system's state, once it is so.
-fn system(daemon: &mut Daemon, owner: &Owner, is: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn system(daemon: &mut Daemon, owner: &Owner, is: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let report = get(daemon, owner, "/os");

@@ -10,6 +10,7 @@
 mod file;
 mod power;
 mod script;
+mod scripted;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,7 @@ use crate::clock;
 pub use file::DiskFile;
 pub use power::SimulatedPower;
 pub use script::{Call, How, Mishap, Pace, Script, Verdict, demonstration, digest};
+pub use scripted::script;
 
 /// A system on the simulated disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
