@@ -12,8 +12,9 @@ use punktfunk_host::encode::x264::X264Backend;
 use punktfunk_host::mgmt::wire::{Session, SessionDetails, SessionEnded, SessionFigures};
 use punktfunk_host::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, Startup};
 use punktfunk_host::pairing::{DeskMode, DeskOptions, PairingDesk};
-use punktfunk_host::store::Store;
+use punktfunk_host::store::{NewClient, Store};
 
+use super::player::Player;
 use super::whole::{Host, WIDTH, assert_undisturbed, sent};
 
 const FOLLOWERS: usize = 10;
@@ -22,9 +23,13 @@ const WANTED: usize = 4;
 
 /// The management socket of a host without HTTP.
 fn serve(host: &Host) -> MgmtServer {
+    serve_from(host, Store::open(&host.folder.path().join("state")).unwrap())
+}
+
+/// The same, with what this remembers.
+fn serve_from(host: &Host, store: Store) -> MgmtServer {
     let _guard = host.runtime.enter();
     let desk = PairingDesk::new(DeskOptions::new(DeskMode::Prompt));
-    let store = Store::open(&host.folder.path().join("state")).unwrap();
     let handles = MgmtHandles::bare(desk, store, host.sessions.clone());
     let socket = host.folder.path().join("run/host.sock");
     let options = MgmtOptions { socket, owner_uid: None, appliance: false };
@@ -123,6 +128,41 @@ fn ten_followers_of_a_stream_take_no_frame_from_it_and_hear_how_it_ends() {
     // Who comes too late hears only how it ended.
     let (late, reason) = follow(socket, session, &AtomicUsize::new(0));
     assert_eq!((late.len(), reason.as_str()), (0, "it was quit"));
+    drop(server);
+}
+
+#[test]
+fn a_device_that_is_removed_while_it_streams_is_cut_off_and_told() {
+    let mut host = Host::start(Arc::new(X264Backend));
+    let store = Store::open(&host.folder.path().join("state")).unwrap();
+    let device = NewClient {
+        certificate_der: vec![1, 2, 3],
+        name: "TV".to_owned(),
+        remote: [127, 0, 0, 1].into(),
+    };
+    let device = store.add_client(device).unwrap().id;
+    let mut client = host.play_as(device, WIDTH);
+    let mut sibling = host.play(1, WIDTH);
+    let server = serve_from(&host, store);
+    let (socket, session) = (server.socket().to_owned(), client.session.0);
+    let (status, body) = answer(&socket, "GET", "/clients");
+    assert!(status.ends_with("200 OK") && body.contains("\"streaming\":true"), "{body}");
+
+    assert!(answer(&socket, "DELETE", &format!("/clients/{device}")).0.ends_with("200 OK"));
+    let told = |player: &Player| player.heard.iter().any(|(kind, _)| *kind == 0x0109);
+    assert!(client.player.serve_until(told), "it is not told: {:x?}", client.player.heard);
+    let (_, reason) = follow(socket.clone(), session, &AtomicUsize::new(0));
+    assert_eq!(reason, "it was quit");
+    let sent_at_the_end = sent(&client.traces(&host)).count();
+    assert_eq!(answer(&socket, "GET", "/clients").1, "[]");
+
+    let shown = sent(&sibling.traces(&host)).count();
+    sibling.until(&host, "the sibling plays on", |traces| sent(traces).count() > shown + 10);
+    assert_eq!(
+        sent(&client.traces(&host)).count(),
+        sent_at_the_end,
+        "no picture goes out any more"
+    );
     drop(server);
 }
 

@@ -155,7 +155,12 @@ impl Host {
 
     /// Launches the Test card for a client and plays it.
     pub(crate) fn play(&mut self, client: u8, width: u32) -> Playing {
-        let (client, remote) = (ClientId([client; 32]), IpAddr::from([127, 0, 0, 1]));
+        self.play_as(ClientId([client; 32]), width)
+    }
+
+    /// The same, as a client that has been paired.
+    pub(crate) fn play_as(&mut self, client: ClientId, width: u32) -> Playing {
+        let remote = IpAddr::from([127, 0, 0, 1]);
         let mode = Mode::new(width, 144, 60_000).unwrap();
         let session = self.sessions.launch(client, CARD, mode).unwrap().session;
         self.keys += 1;
