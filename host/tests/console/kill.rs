@@ -13,6 +13,7 @@ use std::thread::{park_timeout, yield_now};
 use std::time::{Duration, Instant, SystemTime};
 
 use punktfunk_host::selftest::device::Device;
+use punktfunk_host::store::{NewClient, Store};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
@@ -473,4 +474,95 @@ fn an_update_that_is_cut_goes_on_by_itself_and_its_owner_can_stop_it() {
     let report = system(&mut daemon, &owner, |report| report["phase"]["name"] == "idle");
     assert_eq!(report["offered"]["version"], "1.5.0", "{report:#}");
     assert!(report["downloaded_bytes"].as_u64().unwrap() > 0, "{report:#}");
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_device_an_app_and_the_end_of_logins_that_are_cut_are_changed_or_are_not() {
+    let (house, owner) = House::owned();
+    let device = NewClient {
+        certificate_der: vec![1, 2, 3],
+        name: "TV".to_owned(),
+        remote: [127, 0, 0, 1].into(),
+    };
+    let id = Store::open(&house.state()).unwrap().add_client(device).unwrap().id;
+    let path = format!("/clients/{id}");
+    let mut name = json!("TV");
+    let mut daemon = start(&house);
+    for at in [Cut::Writing, Cut::Answered] {
+        let next = json!(format!("TV {at:?}"));
+        let ask = json!({ "name": next }).to_string();
+        let request = ("PATCH", &*path, &owner.lines()[..], ask.as_bytes());
+        let answer = cut(&house, daemon, at, request);
+        daemon = start(&house);
+        let told = get(&mut daemon, &owner, "/clients")[0]["name"].clone();
+        assert!(told == next || told == name && answer.is_none(), "{at:?}: {told}");
+        name = told;
+
+        let (app, ask) = (format!("/apps/{at:?}"), json!({"display": "pattern"}).to_string());
+        let request = ("PUT", &*app, &owner.lines()[..], ask.as_bytes());
+        let answer = cut(&house, daemon, at, request);
+        daemon = start(&house);
+        let apps = get(&mut daemon, &owner, "/apps").to_string();
+        let is_there = apps.contains(&format!("\"title\":\"{at:?}\""));
+        assert!(is_there || answer.is_none(), "{at:?}: {apps}");
+
+        let other = log_in(&mut daemon, PASSWORD);
+        let request = ("DELETE", "/session/others", &owner.lines()[..], &b""[..]);
+        let answer = cut(&house, daemon, at, request);
+        daemon = start(&house);
+        let still = who(&mut daemon, &other.cookie);
+        assert!(still == "anonymous" || still == "owner" && answer.is_none(), "{at:?}: {still}");
+        assert_eq!(who(&mut daemon, &owner.cookie), "owner", "{at:?}");
+    }
+    for at in [Cut::Writing, Cut::Answered] {
+        let answer = cut(&house, daemon, at, ("DELETE", &path, &owner.lines()[..], b""));
+        daemon = start(&house);
+        let is_gone = get(&mut daemon, &owner, "/clients") == json!([]);
+        assert!(is_gone || answer.is_none(), "{at:?}: what was answered is lost");
+        if is_gone {
+            break;
+        }
+    }
+    assert_eq!(get(&mut daemon, &owner, "/clients"), json!([]));
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_pin_and_a_way_back_that_are_cut_are_done_or_are_not() {
+    let (house, owner) = House::owned();
+    fs::write(house.state().join("simulated-script.json"), r#"{"instant":true}"#).unwrap();
+    let is_idle = |report: &Value| report["phase"]["name"] == "idle";
+    let mut daemon = demonstrate(&house);
+    let report = system(&mut daemon, &owner, is_idle);
+    let before = report["previous"]["digest"].clone();
+    let pinned = |report: &Value| report["previous"]["pinned"] == true;
+    for at in [Cut::Sent, Cut::Answered] {
+        let ask = json!({ "digest": before }).to_string();
+        let request = ("POST", "/os/pin", &owner.lines()[..], ask.as_bytes());
+        let answer = cut(&house, daemon, at, request);
+        daemon = demonstrate(&house);
+        // What was begun goes on by itself.
+        let is_done = |report: &Value| is_idle(report) && (answer.is_none() || pinned(report));
+        system(&mut daemon, &owner, is_done);
+    }
+
+    // What is planned stays planned, and the owner can still stop it.
+    let running = report["running"]["digest"].clone();
+    for at in [Cut::Sent, Cut::Answered] {
+        let answer = cut(&house, daemon, at, ("POST", "/os/rollback", &owner.lines(), b"{}"));
+        daemon = demonstrate(&house);
+        let is_planned = |report: &Value| {
+            let name = report["phase"]["name"].as_str().unwrap();
+            ["waiting", "countdown"].contains(&name) || answer.is_none() && name == "idle"
+        };
+        let report = system(&mut daemon, &owner, is_planned);
+        if !is_idle(&report) {
+            assert_eq!(report["phase"]["version"], report["previous"]["version"], "{at:?}");
+            let (status, _) = change(&mut daemon, &owner, "POST", "/os/apply/cancel", &json!({}));
+            assert_eq!(status, 202, "{at:?}");
+        }
+        let report = system(&mut daemon, &owner, is_idle);
+        assert_eq!(report["running"]["digest"], running, "{at:?}");
+    }
 }
