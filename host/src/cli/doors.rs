@@ -218,10 +218,11 @@ impl Doors {
         let console = self.console;
         Arc::new(move || {
             let Some(console) = console else { return vec![] };
-            let named = local_name.newest().map(|name| match (name.trim_end_matches('.'), console.port) {
-                (name, 443) => format!("https://{name}/"),
-                (name, port) => format!("https://{name}:{port}/"),
-            });
+            let named =
+                local_name.newest().map(|name| match (name.trim_end_matches('.'), console.port) {
+                    (name, 443) => format!("https://{name}/"),
+                    (name, port) => format!("https://{name}:{port}/"),
+                });
             named.into_iter().chain([console.address()]).collect()
         })
     }
@@ -274,7 +275,7 @@ pub(super) fn claim_shown(
         return None;
     }
     let claim = memory.store.as_ref().ok()?.claim().ok()??;
-    let mut link = Zeroizing::new(format!("{address}#"));
+    let mut link = Zeroizing::new(format!("{address}#claim="));
     for byte in claim.token {
         let _ = write!(link, "{byte:02x}");
     }
