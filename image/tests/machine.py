@@ -7,9 +7,11 @@ that it is tested.
 from __future__ import annotations
 
 import json
+import queue
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +111,12 @@ class Machine:
             return self.serial.read_bytes().decode("utf-8", "replace")
         return ""
 
+    def events(self) -> str:
+        """What QEMU has told of the machine, a JSON object each."""
+        with suppress(FileNotFoundError):
+            return (self.folder / "events.log").read_text()
+        return ""
+
     def ask(self, command: str, **arguments):
         return self._qmp.ask(command, **arguments)
 
@@ -138,16 +146,25 @@ class Qmp:
             time.sleep(0.05)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(place))
-        self._lines = self._socket.makefile("r")
-        self._lines.readline()
+        self._answers: queue.SimpleQueue[dict] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, args=[place.with_name("events.log")], daemon=True).start()
         self.ask("qmp_capabilities")
+
+    def _listen(self, log: Path):
+        """Puts aside what QEMU answers, and writes down what it tells by itself: who has restarted the machine, and when."""
+        with self._socket.makefile("r") as lines, log.open("a") as told, suppress(OSError):
+            for line in lines:
+                answer = json.loads(line)
+                if "event" in answer:
+                    told.write(line)
+                    told.flush()
+                elif "QMP" not in answer:
+                    self._answers.put(answer)
+        self._answers.put({"error": "qemu ended before it answered"})
 
     def ask(self, command: str, **arguments):
         self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
-        for line in self._lines:
-            answer = json.loads(line)
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise RuntimeError(f"{command}: {answer['error']}")
-        raise RuntimeError(f"qemu ended before it answered {command}")
+        answer = self._answers.get(timeout=60)
+        if "error" in answer:
+            raise RuntimeError(f"{command}: {answer['error']}")
+        return answer["return"]

@@ -166,7 +166,7 @@ def returns(box, figures, *, starts=2, spent=0.0):
     ready(box, box.owner)
     report = wait_for("what it says", 120, lambda: told_of(box.owner, BROKEN), box.is_on)
     figures |= {"back_cpu_s": round(spent + box.cpu_seconds(), 1), "starts": box.starts()}
-    assert box.starts() == starts
+    assert box.starts() == starts, box.events()
     assert report["running"]["version"] == VERSION, report
     last = report["attempts"][-1]
     assert (last["version"], last["outcome"]) == (BROKEN, "failed"), report
