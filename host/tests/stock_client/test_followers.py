@@ -85,7 +85,7 @@ def owned(request, artefacts, tmp_path_factory):
         try:
             daemon.start()
             api = Api(daemon.socket)
-            link = wait_for("the claim link", 30, lambda: re.search(r"https://\S+#([0-9a-f]{32})\b", daemon.log()))
+            link = wait_for("the claim link", 30, lambda: re.search(r"https://\S+#claim=([0-9a-f]{32})\b", daemon.log()))
             api.call("POST", "/claim", {"secret": link[1], "name": "den", "password": "correct horse battery"})
             # No token has places for ten followers.
             tokens = [api.call("POST", "/tokens", {"name": name, "scopes": ["view", "manage", "pair"]})["secret"]
