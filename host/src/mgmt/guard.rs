@@ -219,7 +219,7 @@ impl Caller {
         }
         if self.claimed == Claimed::No {
             let detail = "this host has no owner yet; claim it first, with the code that it shows";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "unclaimed", detail));
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, "unclaimed", detail));
         }
         if let Some(why) = self.claimed.why_unknown() {
             return Err(Problem::new(StatusCode::FORBIDDEN, "owner-unknown", why));
@@ -315,9 +315,8 @@ async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
     Ok(Request::from_parts(parts, body.into()))
 }
 
-/// How the document tells what needs an owner from what needs nothing.
-const NO_OWNER: &str =
-    "the host has no owner yet, or cannot read whether it has one, or the caller may not do this";
+/// What is answered where all that is needed is that there is an owner.
+const NO_OWNER: &str = "the host has no owner yet";
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
@@ -335,14 +334,15 @@ fn document(operation: &mut Operation, need: Need) {
         (StatusCode::INTERNAL_SERVER_ERROR, "the disk or the system failed, or the host has a bug"),
         (StatusCode::SERVICE_UNAVAILABLE, "the host is starting, or could not start"),
     ];
-    if !need.is_for_everybody() {
-        may_answer.push((StatusCode::UNAUTHORIZED, "nobody is logged in"));
+    match need {
+        Need::Nothing => {}
+        Need::Claimed => may_answer.push((StatusCode::UNAUTHORIZED, NO_OWNER)),
+        _ => may_answer
+            .push((StatusCode::UNAUTHORIZED, "nobody is logged in, or the host has no owner yet")),
     }
     // Also a cookie without its CSRF token, and a foreign Origin.
-    may_answer.push(match need {
-        Need::Claimed => (StatusCode::FORBIDDEN, NO_OWNER),
-        _ => (StatusCode::FORBIDDEN, "the caller may not do this"),
-    });
+    let forbidden = "the caller may not do this, or the host cannot read whether it has an owner";
+    may_answer.push((StatusCode::FORBIDDEN, forbidden));
     for (status, description) in may_answer {
         let status = status.as_str().to_owned();
         operation.responses.responses.entry(status).or_insert_with(|| problem(description));

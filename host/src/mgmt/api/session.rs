@@ -68,7 +68,7 @@ async fn who_am_i(
     request_body = AskLogin,
     responses(
         (status = 200, body = Login),
-        (status = 401, body = ProblemDetails, content_type = "application/problem+json", description = "that is not the password"),
+        (status = 401, body = ProblemDetails, content_type = "application/problem+json", description = "that is not the password, or the host has no owner yet"),
     ),
 )]
 async fn log_in(
@@ -236,7 +236,7 @@ fn own(access: &Access, headers: &HeaderMap) -> Option<Session> {
 impl From<LoginError> for Problem {
     fn from(error: LoginError) -> Self {
         let (status, code) = match &error {
-            LoginError::Unclaimed => (StatusCode::FORBIDDEN, "unclaimed"),
+            LoginError::Unclaimed => (StatusCode::UNAUTHORIZED, "unclaimed"),
             LoginError::Wrong { .. } => (StatusCode::UNAUTHORIZED, "wrong-password"),
             LoginError::LoggedOut => (StatusCode::UNAUTHORIZED, "login-needed"),
             LoginError::Wait { .. } => (StatusCode::TOO_MANY_REQUESTS, "wait"),

@@ -79,7 +79,7 @@ impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         let (status, code) = match error {
             TokenError::TooMany => (StatusCode::CONFLICT, "too-many-tokens"),
-            TokenError::Unclaimed => (StatusCode::FORBIDDEN, "unclaimed"),
+            TokenError::Unclaimed => (StatusCode::UNAUTHORIZED, "unclaimed"),
             TokenError::Name => (StatusCode::UNPROCESSABLE_ENTITY, "malformed-name"),
             TokenError::Scopes => (StatusCode::UNPROCESSABLE_ENTITY, "no-scopes"),
             TokenError::Expired => (StatusCode::UNPROCESSABLE_ENTITY, "expired"),

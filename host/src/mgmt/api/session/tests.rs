@@ -301,7 +301,10 @@ fn somebody_on_the_host_claims_and_logs_in_over_the_socket() {
 fn logging_in_and_out() {
     let host = Host::new();
     let early = host.anonymous(Method::POST, "/session", json!({ "password": PASSWORD }));
-    assert_eq!((early.status, &early.body["code"]), (StatusCode::FORBIDDEN, &json!("unclaimed")));
+    assert_eq!(
+        (early.status, &early.body["code"]),
+        (StatusCode::UNAUTHORIZED, &json!("unclaimed"))
+    );
     let first = host.claimed();
     let wrong = host.anonymous(Method::POST, "/session", json!({ "password": "wrong password" }));
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
@@ -422,7 +425,7 @@ fn without_an_owner_nobody_is_anybody_and_without_a_store_it_says_so() {
         let refused = host.anonymous(Method::GET, path, Value::Null);
         assert_eq!(
             (refused.status, &refused.body["code"]),
-            (StatusCode::FORBIDDEN, &json!("unclaimed"))
+            (StatusCode::UNAUTHORIZED, &json!("unclaimed"))
         );
     }
     let host = Host { router: router(Startup::new(&["waking up"])), ..host };
