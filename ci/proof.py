@@ -1,8 +1,9 @@
 """The proof that a full run of the box's tests leaves: docs/proofs/vm-full.json.
 
-It names the commit that was tested and, since it is committed after that, a digest of the files that matter: whoever
-changes one of them makes it stale. A stale proof is said at the end of every `ci/test` and fails nothing, because to
-renew it takes an hour.
+Each file of tests is a part and has a record of its own, which a run of that part renews. A record names the commit that was
+tested and, since it is committed after that, a digest of the files that matter: what the box is made of, the part, and what the
+parts share. Whoever changes one of them makes it stale. That is said at the end of every `ci/test` and fails nothing,
+because to renew all of them takes an hour.
 """
 
 import datetime
@@ -15,57 +16,71 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "docs" / "proofs" / "vm-full.json"
+TESTS = "image/tests"
 # What the box is made of, and what tests it.
 PATHS = ["Containerfile", "ci/image.py", "host/os", "image", "overlays"]
 
 
 def write(results, passed):
-    """Puts together what a full run found. One that passed on files as they are committed is the new proof."""
+    """Puts together what a run found of each part. One that passed on files as they are committed is the new proof of it."""
+    found = {name: _record(results / f"test_{name}", name, done) for name, done in passed.items()}
+    (results / "proof.json").write_text(json.dumps(found, indent=2) + "\n")
+    good = {name: record for name, record in found.items() if record["passed"]}
+    if bad := sorted(found.keys() - good.keys()):
+        print(f"No proof, because not all passed: {', '.join(bad)}; see target/ci/vm/proof.json", flush=True)
+    if good and changed():
+        print(f"This run is no proof, because of what is not committed: {changed()}", flush=True)
+    elif good:
+        kept = _read(KEPT)
+        kept = {name: kept[name] for name in kept if name in parts()} | good
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_text(json.dumps(dict(sorted(kept.items())), indent=2) + "\n")
+        print(f"Commit {KEPT.relative_to(ROOT)}: it has the new proof of {', '.join(good)}.", flush=True)
+
+
+def _record(results, name, passed):
     measured = _read(results / "measured.json")
     cases = _read(results / "cases.json")
-    for name, case in cases.items():
-        case |= measured.pop(name.removeprefix("test_"), {})
-    proof = {
+    for case, about in cases.items():
+        about |= measured.pop(case.removeprefix("test_"), {})
+    return {
         "passed": passed and bool(cases) and all(case["passed"] for case in cases.values()),
         "commit": _git("rev-parse", "HEAD").strip(),
-        "tested": digest(),
+        "tested": digest(name),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": {"cores": os.cpu_count(), "processor": _processor(), "kernel": platform.release()},
         "emulation": f"{_qemu()}, TCG without KVM, one Westmere processor, 2048 MiB",
         "cases": cases,
         "measured": measured,
     }
-    text = json.dumps(proof, indent=2) + "\n"
-    (results / "proof.json").write_text(text)
-    if not proof["passed"]:
-        print("This run proves nothing, because not all passed: target/ci/vm/proof.json", flush=True)
-    elif changed():
-        print(f"This run is no proof, because of what is not committed: {changed()}", flush=True)
-    else:
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(text)
-        print(f"Commit {KEPT.relative_to(ROOT)}: it is the new proof.", flush=True)
 
 
 def state():
     """What is to be said of the kept proof."""
-    proof = _read(KEPT)
-    if not proof:
-        return "MISSING: ci/test vm-full makes it"
-    made = f"{proof['date']}, {len(proof['cases'])} cases, commit {proof['commit'][:12]}"
+    kept = _read(KEPT)
+    missing = [name for name in parts() if name not in kept]
     try:
-        is_current = proof["tested"] == digest() and not changed()
+        stale = [name for name in parts() if name in kept and (kept[name]["tested"] != digest(name) or changed())]
     except (OSError, subprocess.SubprocessError):
-        return f"of an unknown state, because this is no clone ({made})"
-    if not is_current:
-        return f"STALE ({made}): {', '.join(PATHS)} changed since; ci/test vm-full renews it"
-    return f"current ({made})"
+        return "of an unknown state, because this is no clone"
+    said = [f"{word} {', '.join(names)}" for word, names in (("MISSING", missing), ("STALE", stale)) if names]
+    if said:
+        return f"{'; '.join(said)}: ci/test vm-full:PART renews one, ci/test vm-full all of them"
+    cases = sum(len(record["cases"]) for record in kept.values())
+    return f"current ({len(kept)} parts, {cases} cases, {min(record['date'] for record in kept.values())} or later)"
 
 
-def digest():
-    """Of the committed files that matter. Nobody tests a text for readers."""
+def parts():
+    """The files of tests, by what comes after `test_`."""
+    return sorted(file.stem.removeprefix("test_") for file in (ROOT / TESTS).glob("test_*.py"))
+
+
+def digest(part):
+    """Of the committed files that matter to a part. Nobody tests a text for readers, or the other parts."""
+    others = {f"{TESTS}/test_{name}.py" for name in parts() if name != part}
     lines = _git("ls-tree", "-r", "HEAD", "--", *PATHS).splitlines()
-    return hashlib.sha256("\n".join(line for line in lines if not line.endswith(".md")).encode()).hexdigest()
+    mine = [line for line in lines if not line.endswith(".md") and line.split("\t", 1)[1] not in others]
+    return hashlib.sha256("\n".join(mine).encode()).hexdigest()
 
 
 def changed():
