@@ -10,6 +10,7 @@ use super::agents::Agents;
 use super::doors::{self, Console};
 use super::report::{APPS, reached_at, report, titles};
 use super::rooms::Rooms;
+use super::serve::folders_of;
 use super::system::Playing;
 use crate::agent::AgentStarter;
 use crate::backup::{Backups, Strength};
@@ -151,7 +152,7 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
         sessions: sessions.clone(),
         os: basics.os.clone(),
         problems,
-        state: Folder::of_state(state_dir.clone(), config.appliance),
+        folders: folders_of(&state_dir, config.appliance),
         responder: announcement.as_ref().map(Announcement::responder),
     };
     let news = live.report().problems.into_iter().skip(told).collect();
@@ -215,13 +216,16 @@ struct Live {
     sessions: Arc<Sessions>,
     os: OsDesk,
     problems: Problems,
-    state: Folder,
+    /// Whose disks are looked at, the first that is in trouble being told.
+    folders: Vec<Folder>,
     responder: Option<Responder>,
 }
 
 impl Live {
     fn report(&self) -> StatusReport {
-        self.problems.set("disk", storage::trouble(&self.state).into_iter().collect());
+        // They may be on one disk, which is told once.
+        let trouble = self.folders.iter().find_map(storage::trouble);
+        self.problems.set("disk", trouble.into_iter().collect());
         self.problems.set("system", self.os.remarks());
         if self.responder.as_ref().is_some_and(|responder| !responder.runs()) {
             let ended = "clients do not find this host by themselves any more: what announced it has ended. Add it by \
@@ -391,7 +395,7 @@ mod tests {
             sessions: Arc::clone(&sessions),
             os: OsDesk::absent(),
             problems: problems.clone(),
-            state: Folder::of(Purpose::State, folder.path().join("gone")),
+            folders: vec![Folder::of(Purpose::State, folder.path().join("gone"))],
             responder: None,
         };
         let tuning = SharedTuning::new(options_of(&loaded.config).tuning());

@@ -431,7 +431,7 @@ fn say(text: &str) {
 
 /// The folders whose disks the owner is told about. Homes lie beside the state, or are the own one of whoever runs the
 /// host at a desk.
-fn folders_of(state_dir: &Path, appliance: bool) -> Vec<Folder> {
+pub(super) fn folders_of(state_dir: &Path, appliance: bool) -> Vec<Folder> {
     let beside = state_dir.parent().map(|parent| parent.join("profiles"));
     let own = || std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     let homes = beside.filter(|homes| homes.is_dir()).or_else(own);
