@@ -172,6 +172,8 @@ def vm(long, only=None):
         # Each makes its versions in a repository of its own, of links to the files, which nobody changes.
         copies.append(repo.with_name(f"{repo.name}-{os.getpid()}-{file.stem}"))
         run([*as_root, "cp", "-al", repo, copies[-1]])
+        # Each its own, or whoever works in one of them keeps the others from theirs.
+        run([*as_root, "rm", "-f", copies[-1] / ".lock"])
         return tests(file, results / file.stem, copies[-1], "--maxfail=4")
 
     try:
