@@ -145,6 +145,7 @@ mod tests {
         assert!(found.changed().now_or_never().is_none());
         assert_eq!(found.console(1).claimed, None, "nobody knows");
     }
+
     #[test]
     fn a_console_alone_has_the_hosts_name_if_there_is_one() {
         let alone = |store: Option<&Store>| {

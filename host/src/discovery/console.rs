@@ -119,6 +119,7 @@ mod tests {
         assert_eq!(gone, "Sofa._punktfunk._tcp.local.");
         browser.shutdown().unwrap();
     }
+
     #[test]
     fn a_host_that_could_not_start_is_found_by_its_console_alone() {
         let port = UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();

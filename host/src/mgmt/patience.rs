@@ -233,6 +233,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(before.elapsed() >= limit);
     }
+
     #[test]
     fn a_body_may_take_long_while_it_brings_something() {
         let pace =

@@ -232,6 +232,7 @@ mod tests {
             ]
         );
     }
+
     #[test]
     fn a_list_is_never_empty() {
         for specs in [vec![], vec![spec("Missing", &["no-such-program-anywhere"])]] {
