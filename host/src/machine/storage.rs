@@ -98,14 +98,19 @@ pub fn usage(folder: &Folder) -> io::Result<Usage> {
 /// What keeps the host from writing to this folder, or soon will; quick, because nothing in it is counted. Nothing of a
 /// folder that is not there.
 pub fn trouble(folder: &Folder) -> Option<String> {
-    let disk = rustix::fs::statvfs(&folder.path).ok()?;
-    if disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+    told(folder, &rustix::fs::statvfs(&folder.path).ok()?)
+}
+
+fn told(folder: &Folder, disk: &rustix::fs::StatVfs) -> Option<String> {
+    // A box shows the host all but its own folder as what can only be read; whoever has a home there may write.
+    let is_own = folder.purpose == Purpose::State;
+    if is_own && disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Some(format!(
             "the disk of {} can only be read, so that nothing can be kept; it may be broken",
             folder.path.display()
         ));
     }
-    of(folder, &disk).warning()
+    of(folder, disk).warning()
 }
 
 fn of(folder: &Folder, disk: &rustix::fs::StatVfs) -> Usage {
@@ -247,7 +252,12 @@ mod tests {
         let room = |folder: &Folder| of(folder, &disk).room;
         assert_eq!(room(&Folder::of_state(path.clone(), true)), Room::Enough);
         assert_eq!(room(&Folder::of_state(path.clone(), false)), Room::Full);
-        assert_eq!(room(&Folder::of(Purpose::Homes, path)), Room::Full, "games have none");
+        let homes = Folder::of(Purpose::Homes, path.clone());
+        assert_eq!(room(&homes), Room::Full, "games have none");
+        disk.f_flag |= rustix::fs::StatVfsMountFlags::RDONLY;
+        assert!(told(&homes, &disk).unwrap().contains("is full"));
+        let state = Folder::of_state(path, true);
+        assert!(told(&state, &disk).unwrap().contains("can only be read"));
     }
 
     #[test]
