@@ -48,7 +48,7 @@ def _record(results, name, passed):
         "commit": _git("rev-parse", "HEAD").strip(),
         "tested": digest(name),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "machine": {"cores": os.cpu_count(), "processor": _processor(), "kernel": platform.release()},
+        "machine": {"cores": os.cpu_count(), "processor": _processor(), "kernel": platform.release().split("-")[0]},
         "emulation": f"{_qemu()}, TCG without KVM, one Westmere processor, 2048 MiB",
         "cases": cases,
         "measured": measured,
