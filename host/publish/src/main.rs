@@ -1,0 +1,3 @@
+//! `punktfunk-publish VERB ..`
+
+fn main() {}

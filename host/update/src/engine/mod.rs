@@ -1,0 +1,1 @@
+//! What a box does for its updates, one thing after the other.
