@@ -222,6 +222,30 @@ fn a_revoked_key_is_believed_no_more() {
     assert!(said.starts_with("signature: ") && said.contains("revokes every key"), "{said}");
 }
 
+// The rotation of docs/reference/releases.md: images with the keys A and B, then with B and C, then with C and D.
+#[test]
+fn keys_rotate_and_nobody_is_left_behind_by_one_rotation() {
+    let [a, b, c, d] = [1, 2, 3, 4].map(Key::new);
+    let images = [(&a, &b), (&b, &c), (&c, &d)]
+        .map(|(current, next)| KeyRing::new(current.public(), Some(next.public())).unwrap());
+    let believed = |keys: &[&Key], memory: &Memory| {
+        let bytes = seal(&text(&later(2, 60, |_| {})), keys);
+        let judged = |ring| judge(&bytes, ring, memory, Channel::Stable, "slim", NOW);
+        images.each_ref().map(|ring| judged(ring).is_ok())
+    };
+    let fresh = Memory::default();
+    assert_eq!(believed(&[&a], &fresh), [true, false, false]);
+    assert_eq!(believed(&[&b], &fresh), [true, true, false]);
+    assert_eq!(believed(&[&c], &fresh), [false, true, true]);
+    assert_eq!(believed(&[&c, &b], &fresh), [true, true, true]);
+
+    // A was stolen and revoked: no image believes it again, not even the oldest.
+    let revokes = changed(1, |statement| statement.revoked = vec![a.id().to_string()]);
+    let judged = stable(&seal(&text(&revokes), &[&b]), &fresh, NOW).unwrap();
+    assert_eq!(believed(&[&a], &judged.memory_after), [false, false, false]);
+    assert_eq!(believed(&[&a, &b], &judged.memory_after), [true, true, false]);
+}
+
 #[test]
 fn a_statement_that_makes_no_sense_is_refused_whoever_signed_it() {
     let many = |count: u32| (1..=count).map(release).collect::<Vec<_>>();
