@@ -4,8 +4,16 @@
 //! a digest that the signed statement leads to, and is not looked into before it has that digest. What the repository has
 //! already is not fetched.
 
+mod archive;
+mod registry;
+mod store;
+
 use crate::error::UpdateError;
 use crate::name::{BlobDigest, Channel};
+
+pub use archive::{Archive, Limits};
+pub use registry::{Address, Patience, Registry};
+pub use store::{STAGED_REF, Store};
 
 /// Asks whatever takes long to end; clones share it.
 #[derive(Debug, Clone, Default)]
