@@ -5,13 +5,19 @@
 //! already is not fetched.
 
 mod archive;
+pub mod bundle;
+mod fetch;
+mod plan;
 mod registry;
+mod space;
 mod store;
+pub mod tarball;
+mod unpack;
 
 use crate::error::UpdateError;
 use crate::name::{BlobDigest, Channel};
 
-pub use archive::{Archive, Limits};
+pub use archive::{Archive, BLOBS, ENVELOPE, Limits};
 pub use registry::{Address, Patience, Registry};
 pub use store::{STAGED_REF, Store};
 
