@@ -7,6 +7,7 @@
 mod archive;
 pub mod bundle;
 mod fetch;
+pub mod http;
 mod plan;
 mod registry;
 mod space;
@@ -18,7 +19,8 @@ use crate::error::UpdateError;
 use crate::name::{BlobDigest, Channel};
 
 pub use archive::{Archive, BLOBS, ENVELOPE, Limits};
-pub use registry::{Address, Patience, Registry};
+pub use http::{Address, Client, Patience};
+pub use registry::Registry;
 pub use store::{STAGED_REF, Store};
 
 /// Asks whatever takes long to end; clones share it.
