@@ -2,3 +2,10 @@
 
 pub mod keys;
 pub mod sign;
+pub mod archive;
+pub mod encapsulate;
+mod group;
+pub mod layout;
+mod object;
+pub mod push;
+pub mod verbs;
