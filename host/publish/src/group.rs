@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn leaf(path: &str, size: u64) -> Leaf {
-        Leaf { path: path.to_owned(), checksum: format!("{:0>64}", path.len()), size }
+        Leaf { path: path.to_owned(), checksum: path.to_owned(), size }
     }
 
     /// The layer of each path, as the first path of that layer.

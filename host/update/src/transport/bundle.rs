@@ -417,3 +417,168 @@ fn put_count(bytes: &mut Vec<u8>, count: usize) {
     // No index has so many: who reads it refuses far fewer.
     bytes.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Version;
+
+    fn blob(seed: u8) -> Blob {
+        Blob {
+            digest: BlobDigest([seed; 32]),
+            size_bytes: 1000 + u64::from(seed),
+            unpacked_bytes: 9000,
+        }
+    }
+
+    fn object(kind: Kind, seed: u8) -> ObjectId {
+        ObjectId { kind, prefix: [seed; 16] }
+    }
+
+    fn wrapped(bytes: &[u8]) -> (Vec<u8>, Blob) {
+        let packed = zstd::encode_all(bytes, 1).unwrap();
+        let size_bytes = packed.len() as u64;
+        let unpacked_bytes = bytes.len() as u64;
+        let digest = BlobDigest::of(&packed);
+        (packed, Blob { digest, size_bytes, unpacked_bytes })
+    }
+
+    #[test]
+    fn a_manifest_is_read_as_it_was_written() {
+        let bytes = Manifest::write(blob(1), &[blob(2), blob(3)]).unwrap();
+        let manifest = Manifest::parse(&bytes).unwrap();
+        assert_eq!((manifest.index, manifest.layers.clone()), (blob(1), vec![blob(2), blob(3)]));
+        assert_eq!(manifest.size_bytes(), bytes.len() as u64 + 3006);
+        assert_eq!(manifest.unpacked_bytes(), 27_000);
+        assert_eq!(Manifest::write(blob(1), &[blob(2), blob(3)]).unwrap(), bytes);
+        let mut release = Release {
+            version: Version::new(1, 0, 0),
+            commit: Commit([0; 32]),
+            image: BlobDigest::of(&bytes),
+            size_bytes: manifest.size_bytes(),
+            unpacked_bytes: manifest.unpacked_bytes(),
+            minimum: Version::new(1, 0, 0),
+            changes: Vec::new(),
+        };
+        manifest.check(&release).unwrap();
+        release.size_bytes -= 1;
+        assert!(manifest.check(&release).is_err());
+    }
+
+    #[test]
+    fn other_manifests_are_refused() {
+        let text = String::from_utf8(Manifest::write(blob(1), &[blob(2)]).unwrap()).unwrap();
+        Manifest::parse(text.as_bytes()).unwrap();
+        for (old, new) in [
+            ("\"schemaVersion\":2", "\"schemaVersion\":1"),
+            ("image.manifest", "image.index"),
+            (INDEX_TYPE, LAYER_TYPE),
+            (LAYER_TYPE, INDEX_TYPE),
+            (LAYER_TYPE, "application/vnd.oci.image.layer.v1.tar+zstd"),
+            ("\"9000\"", "\"-9000\""),
+            ("\"9000\"", "\"+9000\""),
+            ("\"9000\"", "\"99999999999999999999\""),
+            ("\"9000\"", "9000"),
+            (UNPACKED, "org.punktfunk.other"),
+            ("\"size\":1001", "\"size\":-1"),
+            ("\"size\":1001", "\"size\":99999999999"),
+            ("sha256:01", "sha512:01"),
+            ("sha256:0101", "sha256:../"),
+        ] {
+            let wrong = text.replacen(old, new, 1);
+            assert_ne!(wrong, text);
+            assert!(Manifest::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let no_layers = "{\"schemaVersion\":2,\"mediaType\":\"".to_owned()
+            + MANIFEST_TYPE
+            + "\",\"layers\":[]}";
+        assert!(Manifest::parse(no_layers.as_bytes()).is_err());
+        assert!(Manifest::parse(&vec![b' '; MAX_MANIFEST_BYTES as usize + 1]).is_err());
+        assert!(Manifest::write(blob(1), &vec![blob(2); MAX_LAYERS]).is_ok());
+        assert!(Manifest::write(blob(1), &vec![blob(2); MAX_LAYERS + 1]).is_err());
+        // Sums do not run over.
+        let mut vast = blob(2);
+        (vast.size_bytes, vast.unpacked_bytes) = (u64::MAX, u64::MAX);
+        let vast = Manifest::parse(&Manifest::write(blob(1), &[vast, vast]).unwrap()).unwrap();
+        assert_eq!((vast.size_bytes(), vast.unpacked_bytes()), (u64::MAX, u64::MAX));
+        assert_eq!(room_bytes(&vast.layers[0], usize::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn an_index_is_read_as_it_was_written() {
+        let one = [object(Kind::File, 3), object(Kind::File, 1), object(Kind::Commit, 0)];
+        let index =
+            Index { layers: vec![one.into(), [object(Kind::DirTree, 1)].into(), BTreeSet::new()] };
+        let plain = index.write();
+        let (bytes, blob) = wrapped(&plain);
+        assert_eq!(Index::parse(&bytes, &blob, 3).unwrap(), index);
+        assert!(Index::parse(&bytes, &blob, 2).is_err());
+        let there =
+            HashSet::from([object(Kind::File, 3), object(Kind::File, 1), object(Kind::DirTree, 1)]);
+        assert_eq!(index.missing(&there).collect::<Vec<_>>(), [0]);
+        assert_eq!(index.missing(&HashSet::new()).collect::<Vec<_>>(), [0, 1]);
+        // Cut off, gone on with, out of order, twice.
+        let cuts = (0..plain.len()).map(|at| plain[..at].to_vec());
+        let more = [plain.clone(), vec![0]].concat();
+        let first = INDEX_MAGIC.len() + 8;
+        let mut swapped = plain.clone();
+        swapped[first..first + 32].rotate_left(16);
+        let mut twice = plain.clone();
+        twice.copy_within(first..first + 16, first + 16);
+        for wrong in cuts.chain([more, swapped, twice]) {
+            let (bytes, blob) = wrapped(&wrong);
+            assert!(Index::parse(&bytes, &blob, 3).is_err());
+        }
+        let mut many = INDEX_MAGIC.to_vec();
+        put_count(&mut many, 1);
+        put_count(&mut many, usize::MAX);
+        let (bytes, blob) = wrapped(&many);
+        assert!(Index::parse(&bytes, &blob, 1).is_err());
+    }
+
+    #[test]
+    fn an_index_that_grows_is_refused() {
+        // 64 MiB in a few kilobytes, whatever is said of it.
+        let (bytes, mut blob) = wrapped(&vec![0; 64 << 20]);
+        assert!(blob.size_bytes < 1 << 16);
+        for said in [10, MAX_INDEX_BYTES, u64::MAX] {
+            blob.unpacked_bytes = said;
+            assert!(matches!(Index::parse(&bytes, &blob, 1), Err(UpdateError::Content { .. })));
+        }
+        // What wants more memory than is given for it.
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(WINDOW_LOG + 1).unwrap();
+        std::io::Write::write_all(&mut encoder, &vec![1; 1 << 20]).unwrap();
+        let wide = encoder.finish().unwrap();
+        assert!(unpacker(wide.as_slice()).unwrap().read_to_end(&mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn an_envelopes_manifest_names_one_small_blob() {
+        let bytes = write_envelope_manifest(b"{}").unwrap();
+        assert_eq!(parse_envelope_manifest(&bytes).unwrap(), (BlobDigest::of(b"{}"), 2));
+        assert!(write_envelope_manifest(&vec![0; MAX_ENVELOPE_BYTES as usize + 1]).is_err());
+        let release = Manifest::write(blob(1), &[]).unwrap();
+        assert!(parse_envelope_manifest(&release).is_err());
+        assert!(Manifest::parse(&bytes).is_err());
+    }
+
+    #[test]
+    fn objects_are_known_by_their_files() {
+        let rest = "c".repeat(62);
+        let id = |folder: &str, file: &str| ObjectId::of_name(folder, file).map(|it| it.kind);
+        assert_eq!(id("cc", &format!("{rest}.filez")), Some(Kind::File));
+        assert_eq!(id("cc", &format!("{rest}.file")), Some(Kind::File));
+        assert_eq!(id("cc", &format!("{rest}.commit")), Some(Kind::Commit));
+        for (folder, file) in [
+            ("c", format!("c{rest}.file")),
+            ("", format!("cc{rest}.file")),
+            ("cc", rest.clone()),
+            ("cc", format!("{rest}.filezz")),
+            ("CC", format!("{rest}.file")),
+            ("cc", format!("{rest}.commit.tmp")),
+        ] {
+            assert_eq!(id(folder, &file), None, "{folder}/{file}");
+        }
+    }
+}

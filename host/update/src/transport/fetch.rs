@@ -28,16 +28,29 @@ pub(super) struct Meter<'a> {
     total_bytes: u64,
     told: Option<u64>,
     /// What is done besides the blob that is being fetched, in bytes.
-    pub(super) done_bytes: u64,
+    done_bytes: u64,
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(total_bytes: u64, tell: &'a mut dyn FnMut(u64, u64)) -> Self {
-        Self { tell, total_bytes, told: None, done_bytes: 0 }
+    /// With so much still to come, in bytes.
+    pub(super) fn new(
+        total_bytes: u64,
+        owed_bytes: u64,
+        tell: &'a mut dyn FnMut(u64, u64),
+    ) -> Self {
+        let done_bytes = total_bytes.saturating_sub(owed_bytes);
+        let mut meter = Self { tell, total_bytes, told: None, done_bytes };
+        meter.tell(0);
+        meter
+    }
+
+    /// A blob is begun, of which so much is there and was counted, in bytes.
+    fn begin(&mut self, there_bytes: u64) {
+        self.done_bytes = self.done_bytes.saturating_sub(there_bytes);
     }
 
     /// So much is done of the blob that is being fetched, in bytes.
-    pub(super) fn tell(&mut self, of_this: u64) {
+    fn tell(&mut self, of_this: u64) {
         let done = self.done_bytes.saturating_add(of_this).min(self.total_bytes);
         if self.told.is_none_or(|told| told < done) {
             self.told = Some(done);
@@ -46,7 +59,7 @@ impl<'a> Meter<'a> {
     }
 
     /// A blob is whole.
-    pub(super) fn add(&mut self, size_bytes: u64) {
+    fn add(&mut self, size_bytes: u64) {
         self.done_bytes = self.done_bytes.saturating_add(size_bytes);
         self.tell(0);
     }
@@ -104,6 +117,7 @@ pub(super) fn fetch(
     meter: &mut Meter<'_>,
     cancel: &Cancel,
 ) -> Result<(), UpdateError> {
+    meter.begin(there_bytes(path, wanted.total_bytes));
     if is_there(path, wanted.total_bytes) {
         meter.add(wanted.total_bytes);
         return Ok(());

@@ -90,12 +90,18 @@ impl FromStr for Address {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
         let good = uri.host().is_some_and(|host| !host.is_empty())
             && uri.path() == "/"
+            && (uri.port_u16().is_some() || !after_host(authority).contains(':'))
             && authority.bytes().all(is_plain)
             && name.len() <= 255
             && name.split('/').all(is_name_part);
         let (authority, name) = (authority.to_owned(), name.to_owned());
         if good { Ok(Self { scheme, authority, name }) } else { Err(wrong()) }
     }
+}
+
+/// The port with its colon, if there is one. Addresses of six have colons of their own.
+fn after_host(authority: &str) -> &str {
+    authority.rsplit_once(']').map_or(authority, |(_, after)| after)
 }
 
 fn is_name_part(part: &str) -> bool {

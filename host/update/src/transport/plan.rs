@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::error::UpdateError;
 use crate::name::Commit;
 use crate::transport::bundle::{Index, Kind, Manifest, ObjectId, room_bytes};
+use crate::transport::unpack::partial_mark;
 
 /// A release, and what of it is there.
 pub(super) struct Plan {
@@ -33,8 +34,7 @@ impl Plan {
             let detail = format!("the commit {commit} is in none of its layers");
             return Err(UpdateError::Content { detail });
         }
-        // OSTree leaves this mark while a commit is not all there.
-        let mark = repository.join(format!("state/{commit}.commitpartial"));
+        let mark = partial_mark(repository, &commit.to_string());
         if mark.exists() || index.missing(&there).next().is_some() {
             there.remove(&own);
         }

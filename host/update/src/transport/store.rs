@@ -108,10 +108,7 @@ impl Store {
         stale.iter().try_for_each(|(path, _)| remove(path))?;
         self.keep(release.image, &manifest_bytes)?;
         self.keep(plan.manifest.index.digest, &index_bytes)?;
-        let mut meter = Meter::new(release.size_bytes, progress);
-        let owed = wanted.iter().map(|one| one.total_bytes).fold(0, u64::saturating_add);
-        meter.done_bytes = release.size_bytes.saturating_sub(owed);
-        meter.tell(0);
+        let mut meter = Meter::new(release.size_bytes, self.owed_bytes(&wanted), progress);
         for one in wanted {
             fetch(source, one, &place(&self.blobs(), one.digest), &mut meter, cancel)?;
         }
@@ -269,13 +266,17 @@ impl Store {
         Ok(stale)
     }
 
-    fn check_room(&self, plan: &Plan, wanted: &[Wanted], stale: u64) -> Result<(), UpdateError> {
+    /// How much is still to come, in bytes.
+    fn owed_bytes(&self, wanted: &[Wanted]) -> u64 {
         let blobs = self.blobs();
         let owed = |one: &Wanted| {
             one.total_bytes - there_bytes(&place(&blobs, one.digest), one.total_bytes)
         };
-        let owed = wanted.iter().map(owed).fold(0, u64::saturating_add);
-        let needed = owed.saturating_add(plan.room_bytes());
+        wanted.iter().map(owed).fold(0, u64::saturating_add)
+    }
+
+    fn check_room(&self, plan: &Plan, wanted: &[Wanted], stale: u64) -> Result<(), UpdateError> {
+        let needed = self.owed_bytes(wanted).saturating_add(plan.room_bytes());
         space::check(needed, space::free_bytes(&self.folder)?.saturating_add(stale))
     }
 }

@@ -161,3 +161,96 @@ impl<R: Read> Read for Bounded<R> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = Vec::new();
+        for (name, content) in files {
+            tar.extend_from_slice(&header(name, content.len() as u64).unwrap());
+            tar.extend_from_slice(content);
+            tar.extend_from_slice(&END[..padding(content.len() as u64) as usize]);
+        }
+        [tar, END.to_vec()].concat()
+    }
+
+    /// What is in it, or what is wrong.
+    fn read(tar: &[u8]) -> Result<Vec<(String, Vec<u8>)>, UpdateError> {
+        let mut entries = Entries::new(tar);
+        let mut files = Vec::new();
+        while let Some((name, _)) = entries.next_file()? {
+            let mut content = Vec::new();
+            let mut take = |piece: &[u8]| {
+                content.extend_from_slice(piece);
+                Ok(())
+            };
+            entries.content(&Cancel::default(), &mut take)?;
+            files.push((name, content));
+        }
+        Ok(files)
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_others_read_it_too() {
+        let long = vec![7; 200_000];
+        let files: [(&str, &[u8]); 3] = [("a", b""), ("b/c", &[1; 512]), (&"d".repeat(99), &long)];
+        let bytes = tar(&files);
+        let expected: Vec<_> =
+            files.iter().map(|(name, content)| ((*name).to_owned(), content.to_vec())).collect();
+        assert_eq!(read(&bytes).unwrap(), expected);
+        let mut others = tar::Archive::new(bytes.as_slice());
+        let names = others
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().to_str().unwrap().to_owned());
+        assert_eq!(names.collect::<Vec<_>>(), files.map(|(name, _)| name.to_owned()));
+        assert!(header("", 0).is_none() && header(&"x".repeat(100), 0).is_none());
+        assert!(header("x", 1 << 33).is_none());
+    }
+
+    #[test]
+    fn whatever_else_a_tar_has_is_refused() {
+        let good = tar(&[("a", b"hello")]);
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            // Of contents nobody can know here whether they are right.
+            let may_differ = (512..517).contains(&at);
+            assert!(may_differ || read(&bytes).is_err(), "byte {at}");
+        }
+        for length in 0..good.len() {
+            assert!(read(&good[..length]).is_err(), "{length}");
+        }
+        assert!(read(&[good.as_slice(), &[0]].concat()).is_err());
+        assert!(read(&[good.as_slice(), good.as_slice()].concat()).is_err());
+        let tricks: [fn(&mut tar::Header); 8] = [
+            |it| it.set_entry_type(tar::EntryType::Symlink),
+            |it| it.set_entry_type(tar::EntryType::Link),
+            |it| it.set_entry_type(tar::EntryType::GNUSparse),
+            |it| it.set_entry_type(tar::EntryType::XHeader),
+            |it| it.set_entry_type(tar::EntryType::Char),
+            |it| it.set_mode(0o4755),
+            |it| it.set_uid(1),
+            |it| it.as_ustar_mut().unwrap().prefix[0] = b'x',
+        ];
+        for trick in tricks {
+            let mut head = tar::Header::from_byte_slice(&header("a", 0).unwrap()).clone();
+            trick(&mut head);
+            head.set_cksum();
+            assert!(parse_header(head.as_bytes()).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_was_promised_is_an_error_and_no_end() {
+        let all = |limit| {
+            let mut bytes = Vec::new();
+            Bounded::new(&[1_u8; 10][..], limit).read_to_end(&mut bytes).map(|_| bytes.len())
+        };
+        assert_eq!(all(10).unwrap(), 10);
+        assert_eq!(all(11).unwrap(), 10);
+        assert!(all(9).is_err() && all(0).is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! Archives that somebody gives: good ones, cut ones, and tricks.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use punktfunk_update::error::UpdateError;
+use punktfunk_update::name::{BlobDigest, Channel};
+use punktfunk_update::statement::MAX_ENVELOPE_BYTES;
+use punktfunk_update::transport::{
+    Archive, BLOBS, Cancel, ENVELOPE, Limits, Source, Store, Wanted,
+};
+
+mod support;
+
+use support::made::{Made, noise, repository, tar};
+
+const LIMITS: Limits = Limits { max_bytes: 1 << 20, keep_free_bytes: 0 };
+
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("archive")
+    }
+
+    fn take_in(&self, bytes: &[u8], limits: Limits) -> Result<Archive, UpdateError> {
+        let given = self.folder.path().join("given");
+        fs::write(&given, bytes).unwrap();
+        Archive::take_in(
+            File::open(&given).unwrap().into(),
+            &self.path(),
+            limits,
+            &Cancel::default(),
+        )
+    }
+
+    /// Whether nothing was left of one that was refused.
+    fn is_clean(&self) -> bool {
+        !self.path().exists() && !self.folder.path().join("archive.part").exists()
+    }
+}
+
+/// The files of an archive of a release.
+fn files(made: &Made) -> Vec<(String, Vec<u8>)> {
+    let blobs = made
+        .blobs
+        .iter()
+        .map(|(digest, bytes)| (format!("{BLOBS}{}", digest.digits()), bytes.clone()));
+    std::iter::once((ENVELOPE.to_owned(), b"stated".to_vec())).chain(blobs).collect()
+}
+
+#[test]
+fn a_release_comes_out_of_an_archive() {
+    let made = Made::new("a", &[&[&noise(1, 9000)], &[&noise(2, 512)]]);
+    let bytes = tar(&files(&made));
+    let desk = Desk::new();
+    let archive = desk.take_in(&bytes, LIMITS).unwrap();
+    // What was given may change afterwards.
+    fs::write(desk.folder.path().join("given"), "").unwrap();
+    let cancel = Cancel::default();
+    assert_eq!(archive.envelope(Channel::Stable, "slim", &cancel).unwrap(), b"stated");
+    let repo = desk.folder.path().join("repo");
+    repository(&repo, &[]);
+    let store = Store::open(&desk.folder.path().join("updates")).unwrap();
+    let mut last = 0;
+    let mut tell = |done, _| last = done;
+    store.download(&archive, &made.release, &repo, &mut tell, &cancel).unwrap();
+    assert_eq!(last, made.release.size_bytes);
+    assert!(Archive::open(&desk.path()).is_ok());
+    assert_eq!(Archive::open(&repo.join("none")).unwrap_err(), UpdateError::NothingDownloaded);
+    // Through a pipe it is the same, and a bad one leaves the good one where it is.
+    let (read, mut write) = std::io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || write.write_all(&bytes).unwrap());
+        Archive::take_in(read.into(), &desk.path(), LIMITS, &cancel).unwrap();
+    });
+    assert!(desk.take_in(b"no", LIMITS).is_err());
+    let archive = Archive::open(&desk.path()).unwrap();
+    let layer = &made.blobs[&made.layers[0]];
+    let wanted =
+        Wanted { digest: made.layers[0], total_bytes: layer.len() as u64, is_manifest: false };
+    let mut came = Vec::new();
+    let mut take = |piece: &[u8]| {
+        came.extend_from_slice(piece);
+        Ok(())
+    };
+    archive.blob(wanted, 100, &mut take, &cancel).unwrap();
+    assert_eq!(came, layer[100..]);
+    // Of another length, or not there.
+    for wrong in [
+        Wanted { total_bytes: wanted.total_bytes - 1, ..wanted },
+        Wanted { total_bytes: wanted.total_bytes + 1, ..wanted },
+        Wanted { digest: BlobDigest::of(b"x"), ..wanted },
+    ] {
+        let error = archive.blob(wrong, 0, &mut |_| Ok(()), &cancel).unwrap_err();
+        assert!(matches!(error, UpdateError::Content { .. }), "{error}");
+    }
+}
+
+#[test]
+fn tricks_are_refused() {
+    let made = Made::new("a", &[&[&noise(1, 600)]]);
+    let good = files(&made);
+    let name = |at: usize, name: &str| {
+        let mut files = good.clone();
+        files[at].0 = name.to_owned();
+        tar(&files)
+    };
+    let digits = "0".repeat(64);
+    let whole = tar(&good);
+    let mut twice = good.clone();
+    twice.push(good[1].clone());
+    let mut late = good.clone();
+    late.rotate_left(1);
+    let mut long = good.clone();
+    long[0].1 = vec![0; MAX_ENVELOPE_BYTES as usize + 1];
+    let mut empty = good.clone();
+    empty[0].1.clear();
+    let many = |count: usize| -> Vec<u8> {
+        let more = (0..count).map(|at| (format!("{BLOBS}{at:064}"), Vec::new()));
+        tar(&good[..1].iter().cloned().chain(more).collect::<Vec<_>>())
+    };
+    let mut link = whole.clone();
+    let mut header = ::tar::Header::new_ustar();
+    header.set_entry_type(::tar::EntryType::Symlink);
+    header.set_path(format!("{BLOBS}{digits}")).unwrap();
+    header.set_link_name("/etc/shadow").unwrap();
+    header.set_size(0);
+    header.set_cksum();
+    link.splice(1024..1024, header.as_bytes().iter().copied());
+    let mut ghost = whole.clone();
+    // A header that claims more than there is.
+    ghost.truncate(1024);
+    ghost.extend_from_slice(
+        &punktfunk_update::transport::tarball::header(&format!("{BLOBS}{digits}"), (1 << 33) - 1)
+            .unwrap(),
+    );
+    let desk = Desk::new();
+    for (what, bytes) in [
+        ("another first", name(0, "envelope")),
+        ("a way out", name(1, &format!("../{BLOBS}{digits}"))),
+        ("another name", name(1, &format!("{BLOBS}{}", "g".repeat(64)))),
+        ("a short name", name(1, BLOBS)),
+        ("an absolute name", name(1, &format!("/{BLOBS}{digits}"))),
+        ("one twice", tar(&twice)),
+        ("the statement late", tar(&late)),
+        ("a long statement", tar(&long)),
+        ("no statement", tar(&empty)),
+        ("only an end", tar(&[])),
+        ("too many", many(1000)),
+        ("a link", link),
+        ("a claim", ghost),
+        ("more behind it", [whole.as_slice(), &[0; 512]].concat()),
+        ("nothing", Vec::new()),
+    ] {
+        let refused = desk.take_in(&bytes, LIMITS);
+        assert!(matches!(refused, Err(UpdateError::Content { .. })), "{what}: {refused:?}");
+        assert!(desk.is_clean(), "{what}");
+    }
+    desk.take_in(&many(100), LIMITS).unwrap();
+    fs::remove_file(desk.path()).unwrap();
+    for length in (0..whole.len()).step_by(97) {
+        assert!(desk.take_in(&whole[..length], LIMITS).is_err(), "{length}");
+        assert!(desk.is_clean());
+    }
+}
+
+#[test]
+fn it_takes_no_more_room_than_it_may() {
+    let made = Made::new("a", &[&[&noise(1, 9000)]]);
+    let bytes = tar(&files(&made));
+    let desk = Desk::new();
+    let exact = Limits { max_bytes: bytes.len() as u64, ..LIMITS };
+    desk.take_in(&bytes, exact).unwrap();
+    fs::remove_file(desk.path()).unwrap();
+    let less = Limits { max_bytes: bytes.len() as u64 - 1, ..LIMITS };
+    assert!(matches!(desk.take_in(&bytes, less), Err(UpdateError::Content { .. })));
+    assert!(desk.is_clean());
+    let full = Limits { keep_free_bytes: u64::MAX, ..LIMITS };
+    assert!(matches!(desk.take_in(&bytes, full), Err(UpdateError::NoSpace { .. })));
+    assert!(desk.is_clean());
+    // A pipe that never ends, and what is no file at all.
+    let (read, mut write) = std::io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || while write.write_all(&[0; 4096]).is_ok() {});
+        let taken = Archive::take_in(read.into(), &desk.path(), LIMITS, &Cancel::default());
+        assert!(matches!(taken, Err(UpdateError::Content { .. })));
+    });
+    assert!(desk.is_clean());
+    for path in ["/dev/zero", "/"] {
+        let from = OwnedFd::from(File::open(path).unwrap());
+        let taken = Archive::take_in(from, &desk.path(), LIMITS, &Cancel::default());
+        assert!(matches!(taken, Err(UpdateError::Content { .. })), "{path}");
+    }
+    assert!(desk.is_clean());
+}
+
+#[test]
+fn who_gives_nothing_is_not_waited_for_when_it_is_stopped() {
+    let desk = Desk::new();
+    let cancel = Cancel::default();
+    let (read, mut write) = std::io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &cancel));
+        write.write_all(&[0; 100]).unwrap();
+        cancel.cancel();
+        assert_eq!(taken.join().unwrap().unwrap_err(), UpdateError::Stopped);
+    });
+    drop(write);
+    assert!(desk.is_clean());
+}
