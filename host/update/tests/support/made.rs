@@ -13,19 +13,19 @@ use punktfunk_update::transport::tarball::{END, header, padding};
 use punktfunk_update::transport::{Cancel, Source, Wanted};
 
 /// A release and its blobs.
-pub struct Made {
-    pub release: Release,
-    pub blobs: BTreeMap<BlobDigest, Vec<u8>>,
-    pub layers: Vec<BlobDigest>,
+pub(crate) struct Made {
+    pub(crate) release: Release,
+    pub(crate) blobs: BTreeMap<BlobDigest, Vec<u8>>,
+    pub(crate) layers: Vec<BlobDigest>,
 }
 
 /// The commit of every release of this name.
-pub fn commit(name: &str) -> Commit {
+pub(crate) fn commit(name: &str) -> Commit {
     Commit(BlobDigest::of(name.as_bytes()).0)
 }
 
 /// A tar of files.
-pub fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut tar = Vec::new();
     for (name, content) in files {
         tar.extend_from_slice(&header(name, content.len() as u64).unwrap());
@@ -37,7 +37,7 @@ pub fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// A blob with what is said of it.
-pub fn pack(plain: &[u8]) -> (Blob, Vec<u8>) {
+pub(crate) fn pack(plain: &[u8]) -> (Blob, Vec<u8>) {
     let bytes = zstd::encode_all(plain, 1).unwrap();
     let (digest, size_bytes) = (BlobDigest::of(&bytes), bytes.len() as u64);
     (Blob { digest, size_bytes, unpacked_bytes: plain.len() as u64 }, bytes)
@@ -45,7 +45,7 @@ pub fn pack(plain: &[u8]) -> (Blob, Vec<u8>) {
 
 impl Made {
     /// One of these layers, each of which has these objects; the first has the commit, too.
-    pub fn new(name: &str, layers: &[&[&[u8]]]) -> Self {
+    pub(crate) fn new(name: &str, layers: &[&[&[u8]]]) -> Self {
         let mut index = Index::default();
         let (mut blobs, mut packed) = (BTreeMap::new(), Vec::new());
         for (at, contents) in layers.iter().enumerate() {
@@ -71,7 +71,7 @@ impl Made {
     }
 
     /// One of these blobs.
-    pub fn of(
+    pub(crate) fn of(
         name: &str,
         index: Blob,
         layers: &[Blob],
@@ -93,13 +93,13 @@ impl Made {
     }
 
     /// Which blob a path of a registry names.
-    pub fn find(&self, path: &str) -> Option<&Vec<u8>> {
+    pub(crate) fn find(&self, path: &str) -> Option<&Vec<u8>> {
         self.blobs.get(&path.rsplit_once('/')?.1.parse().ok()?)
     }
 }
 
 /// Makes a repository of nothing that has these objects.
-pub fn repository(folder: &Path, contents: &[&[u8]]) {
+pub(crate) fn repository(folder: &Path, contents: &[&[u8]]) {
     fs::create_dir_all(folder.join("objects")).unwrap();
     for content in contents {
         let text = Commit(BlobDigest::of(content).0).to_string();
@@ -110,7 +110,7 @@ pub fn repository(folder: &Path, contents: &[&[u8]]) {
 }
 
 /// Bytes that no compressor makes shorter.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
         state ^= state << 13;
@@ -122,21 +122,21 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Gives blobs from memory in small pieces, and breaks off where it is told to.
-pub struct Shelf {
-    pub blobs: Mutex<BTreeMap<BlobDigest, Vec<u8>>>,
+pub(crate) struct Shelf {
+    pub(crate) blobs: Mutex<BTreeMap<BlobDigest, Vec<u8>>>,
     /// After how many bytes it breaks off, call after call; then no more.
-    pub cuts: Mutex<Vec<usize>>,
+    pub(crate) cuts: Mutex<Vec<usize>>,
     /// What it was asked for, from where on.
-    pub asked: Mutex<Vec<(BlobDigest, u64)>>,
+    pub(crate) asked: Mutex<Vec<(BlobDigest, u64)>>,
 }
 
 impl Shelf {
-    pub fn new(made: &Made) -> Self {
+    pub(crate) fn new(made: &Made) -> Self {
         let blobs = Mutex::new(made.blobs.clone());
         Self { blobs, cuts: Mutex::default(), asked: Mutex::default() }
     }
 
-    pub fn asked(&self) -> Vec<(BlobDigest, u64)> {
+    pub(crate) fn asked(&self) -> Vec<(BlobDigest, u64)> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }

@@ -3,5 +3,5 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-pub mod made;
-pub mod server;
+pub(crate) mod made;
+pub(crate) mod server;

@@ -8,17 +8,17 @@ use std::thread::JoinHandle;
 
 /// A request.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    pub method: String,
-    pub path: String,
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
     /// By their names in small letters.
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
     /// The first byte that is wanted.
-    pub fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         let range = self.headers.get("range").and_then(|range| range.strip_prefix("bytes="));
         range.map_or(0, |range| range.trim_end_matches('-').parse().unwrap())
     }
@@ -26,29 +26,29 @@ impl Asked {
 
 /// An answer, piece by piece.
 #[derive(Debug, Clone, Default)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
     /// Without it the end of the connection is the end of the body.
-    pub length: Option<usize>,
-    pub body: Vec<u8>,
+    pub(crate) length: Option<usize>,
+    pub(crate) body: Vec<u8>,
     /// Afterwards nothing comes, and the connection stays.
-    pub stalls: bool,
+    pub(crate) stalls: bool,
     /// The body comes again and again.
-    pub endless: bool,
+    pub(crate) endless: bool,
 }
 
 impl Answer {
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, length: Some(0), ..Self::default() }
     }
 
-    pub fn whole(body: &[u8]) -> Self {
+    pub(crate) fn whole(body: &[u8]) -> Self {
         Self { status: 200, length: Some(body.len()), body: body.to_vec(), ..Self::default() }
     }
 
     /// As a good registry answers, with a range if one is wanted.
-    pub fn good(asked: &Asked, body: &[u8]) -> Self {
+    pub(crate) fn good(asked: &Asked, body: &[u8]) -> Self {
         let offset = asked.offset();
         if offset == 0 {
             return Self::whole(body);
@@ -59,17 +59,17 @@ impl Answer {
         answer
     }
 
-    pub fn to(location: &str) -> Self {
+    pub(crate) fn to(location: &str) -> Self {
         Self::status(307).with("location", location)
     }
 
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Breaks off after so many bytes of the body.
-    pub fn cut(mut self, after: usize) -> Self {
+    pub(crate) fn cut(mut self, after: usize) -> Self {
         self.body.truncate(after);
         self
     }
@@ -87,18 +87,18 @@ struct Shared {
 }
 
 /// The registry. It ends with this.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    pub fn new(talk: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(talk: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         Self::start(Box::new(talk), None)
     }
 
-    pub fn with_tls(
+    pub(crate) fn with_tls(
         tls: rustls::ServerConfig,
         talk: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Self {
@@ -130,17 +130,17 @@ impl Server {
         Self { address, shared, accepting: Some(accepting) }
     }
 
-    pub fn url(&self, rest: &str) -> String {
+    pub(crate) fn url(&self, rest: &str) -> String {
         format!("http://{}{rest}", self.address)
     }
 
     /// What was asked for, and how many bytes of a body each was given.
-    pub fn log(&self) -> Vec<(Asked, usize)> {
+    pub(crate) fn log(&self) -> Vec<(Asked, usize)> {
         self.shared.log.lock().unwrap().clone()
     }
 
     /// How many bytes were given for paths that end so.
-    pub fn served(&self, end: &str) -> usize {
+    pub(crate) fn served(&self, end: &str) -> usize {
         self.log()
             .iter()
             .filter(|(asked, _)| asked.path.ends_with(end))
@@ -149,7 +149,7 @@ impl Server {
     }
 
     /// Waits until a connection stalls.
-    pub fn wait_for_stall(&self) {
+    pub(crate) fn wait_for_stall(&self) {
         let stalling = self.shared.stalling.lock().unwrap();
         drop(self.shared.changed.wait_while(stalling, |stalling| stalling.0 == 0).unwrap());
     }
