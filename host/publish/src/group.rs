@@ -11,6 +11,12 @@ use sha2::{Digest as _, Sha256};
 /// A group of this size or more has a layer of its own, in bytes, unless there were too many.
 const LARGE_BYTES: u64 = 4 << 20;
 
+/// A folder that no package owns and that has less than this lies with what changes in every release, in bytes.
+const TINY_BYTES: u64 = 512 << 10;
+
+/// A package's file, but what it says is ours: which version this is.
+const VERSION: &str = "/usr/lib/os-release";
+
 /// As many layers share what is small.
 const BINS: u8 = 24;
 
@@ -53,7 +59,7 @@ impl Owners {
         if name.starts_with("initramfs") || name.starts_with("vmlinuz") {
             return format!("boot {name}");
         }
-        match (self.0.get(path), parts.as_slice()) {
+        match (self.0.get(path).filter(|_| path != VERSION), parts.as_slice()) {
             (Some(package), _) => format!("package {package}"),
             // Each of our programs; links to them and their units are small.
             (None, ["usr", "libexec", "punktfunk", ..]) => format!("file {path}"),
@@ -90,7 +96,8 @@ pub(crate) fn group(leaves: &[Leaf], owners: &Owners) -> Vec<Vec<Leaf>> {
     }
     let mut layers: BTreeMap<String, Vec<Leaf>> = BTreeMap::new();
     for (name, files) in groups {
-        let layer = if bytes(&files) >= large { name } else { bin(&name) };
+        let bytes = bytes(&files);
+        let layer = if bytes >= large { name } else { bin(&name, bytes) };
         layers.entry(layer).or_default().extend(files);
     }
     layers.into_values().collect()
@@ -100,12 +107,16 @@ fn bytes(files: &[Leaf]) -> u64 {
     files.iter().map(|leaf| leaf.size).sum()
 }
 
-/// The layer of what is small. Ours is apart from what comes from Debian.
-fn bin(name: &str) -> String {
-    if name.starts_with("package ") {
-        return format!("bin {}", Sha256::digest(name.as_bytes())[0] % BINS);
+/// The layer of what is small. Ours is apart from what comes from Debian, and from what is made of that.
+fn bin(name: &str, bytes: u64) -> String {
+    match name.split_once(' ') {
+        Some(("package", _)) => {
+            format!("bin {}", Sha256::digest(name.as_bytes())[0] % BINS)
+        }
+        Some(("folder", _)) if bytes >= TINY_BYTES => "small made".to_owned(),
+        Some(("folder", _)) => "small ours".to_owned(),
+        _ => format!("small {}", name.split(' ').next().unwrap_or_default()),
     }
-    name.split(' ').next().map_or_else(String::new, |kind| format!("small {kind}"))
 }
 
 #[cfg(test)]
@@ -125,7 +136,10 @@ mod tests {
     #[test]
     fn what_changes_together_lies_together() {
         let mut owners = Owners::default();
-        owners.add("libc6", "/lib\n/lib/x86_64-linux-gnu/libc.so.6\n/etc/ld.so.conf\n");
+        owners.add(
+            "libc6",
+            "/lib\n/lib/x86_64-linux-gnu/libc.so.6\n/etc/ld.so.conf\n/usr/lib/os-release\n",
+        );
         owners.add("big", "/usr/share/big/one\n/usr/share/big/two2\n");
         assert_eq!(
             Owners::package_of("/usr/lib/sysimage/dpkg/info/libc6:amd64.list"),
@@ -141,12 +155,18 @@ mod tests {
             leaf("/usr/libexec/punktfunk/punktfunk-os", 5 << 20),
             leaf("/usr/lib/modules/6.1/initramfs.img", 90 << 20),
             leaf("/usr/lib/modules/6.1/modules.dep.bin", 100),
+            leaf("/usr/lib/os-release", 100),
+            leaf("/usr/lib/punktfunk/version", 6),
+            leaf("/usr/lib/sysimage/dpkg/status", 3 << 20),
         ];
         let layers = group(&leaves, &owners);
         let of = |path: &str| layer_of(&layers, path).to_owned();
         assert_eq!(of("/usr/lib/x86_64-linux-gnu/libc.so.6"), of("/usr/etc/ld.so.conf"));
         assert_eq!(of("/usr/share/big/one"), of("/usr/share/big/two2"));
         assert_ne!(of("/usr/share/big/one"), of("/usr/etc/ld.so.conf"));
+        // What says which version this is makes nothing else be fetched.
+        assert_eq!(of("/usr/lib/os-release"), of("/usr/lib/punktfunk/version"));
+        assert_ne!(of("/usr/lib/os-release"), of("/usr/lib/sysimage/dpkg/status"));
         for alone in [4, 5, 6] {
             assert_eq!(layers.iter().filter(|layer| layer.contains(&leaves[alone])).count(), 1);
             assert_eq!(of(&leaves[alone].path), leaves[alone].path);
