@@ -49,6 +49,14 @@ pub trait Ostree {
     fn resolve(&self, repository: &Path, reference: &str) -> Result<String, ProgramError>;
     /// Copies a commit from a repository on this machine.
     fn pull_local(&self, repository: &Path, reference: &str) -> Result<(), ProgramError>;
+    /// Keeps a commit that is here, without deploying it, under a reference of ours; one that it named before goes.
+    fn hold(&self, reference: &str, commit: &str) -> Result<(), ProgramError>;
+    /// What a reference of ours keeps, if it does.
+    fn held(&self, reference: &str) -> Result<Option<String>, ProgramError>;
+    /// Lets go of what a reference keeps. It goes from the disk with [`Ostree::tidy`], unless it is deployed.
+    fn let_go(&self, reference: &str) -> Result<(), ProgramError>;
+    /// Removes what neither a deployment nor a reference keeps.
+    fn tidy(&self) -> Result<(), ProgramError>;
     /// Deploys what was pulled, as the first, with the arguments of the one that runs; all others stay.
     fn deploy(&self, reference: &str) -> Result<(), ProgramError>;
     /// What a commit says of itself.
@@ -123,6 +131,29 @@ impl Ostree for Program {
     fn pull_local(&self, repository: &Path, reference: &str) -> Result<(), ProgramError> {
         let from = repository.display().to_string();
         run_well(&["ostree", &self.repository(), "pull-local", &from, reference], SLOW).map(drop)
+    }
+
+    fn hold(&self, reference: &str, commit: &str) -> Result<(), ProgramError> {
+        let create = format!("--create={reference}");
+        let words = ["ostree", &self.repository(), "refs", "--force", &create, commit];
+        run_well(&words, QUICK).map(drop)
+    }
+
+    fn held(&self, reference: &str) -> Result<Option<String>, ProgramError> {
+        let listed = run_well(&["ostree", &self.repository(), "refs", "--list", reference], QUICK)?;
+        // A reference may be a folder of others; what is asked for is that one.
+        if !listed.lines().any(|line| line.trim() == reference) {
+            return Ok(None);
+        }
+        self.resolve(&self.repository, reference).map(Some)
+    }
+
+    fn let_go(&self, reference: &str) -> Result<(), ProgramError> {
+        run_well(&["ostree", &self.repository(), "refs", "--delete", reference], QUICK).map(drop)
+    }
+
+    fn tidy(&self) -> Result<(), ProgramError> {
+        self.admin(&["cleanup"], SLOW).map(drop)
     }
 
     fn deploy(&self, reference: &str) -> Result<(), ProgramError> {

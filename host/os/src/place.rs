@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, s
 use crate::files::FileError;
 use crate::model::DeploymentId;
 use crate::ostree::STATEROOT;
+use crate::status;
 
 /// The folders that the verbs work on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub struct Place {
     pub state: PathBuf,
     /// It is the machine that runs.
     pub live: bool,
+    /// Where everybody is told what there is; nothing on a desk, where there is nobody to tell.
+    pub run: Option<PathBuf>,
+    /// The root below which kernel and loader say what was started; nothing where nothing runs.
+    pub system: Option<PathBuf>,
 }
 
 /// Why a place cannot be worked on.
@@ -56,11 +61,14 @@ impl Place {
                 esp: PathBuf::from("/efi"),
                 state: PathBuf::from("/var/lib/punktfunk/os"),
                 live: true,
+                run: Some(PathBuf::from(status::FOLDER)),
+                system: Some(PathBuf::from("/")),
             }),
             (Some(sysroot), Some(esp)) => {
                 let state = format!("ostree/deploy/{STATEROOT}/var/lib/punktfunk/os");
                 let (sysroot, esp) = (sysroot.to_path_buf(), esp.to_path_buf());
-                Ok(Self { state: sysroot.join(state), sysroot, esp, live: false })
+                let state = sysroot.join(state);
+                Ok(Self { sysroot, esp, state, live: false, run: None, system: None })
             }
             _ => Err(PlaceError::Half),
         }
@@ -73,7 +81,7 @@ impl Place {
 
     /// What runs here, if something of ours does.
     pub fn booted(&self) -> Option<DeploymentId> {
-        if self.live { crate::facts::read_booted(Path::new("/")) } else { None }
+        crate::facts::read_booted(self.system.as_deref()?)
     }
 
     /// Makes it writable for this process alone: on the machine that runs, all others go on seeing it read-only.

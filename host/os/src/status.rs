@@ -13,6 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError};
 
+/// The folder in which everybody is told what there is.
+pub const FOLDER: &str = "/run/punktfunk-os";
+
+/// What it is called there.
+pub const NAME: &str = "status.json";
+
 /// Where it lies, for everybody to read.
 pub const PATH: &str = "/run/punktfunk-os/status.json";
 

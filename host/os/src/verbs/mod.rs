@@ -32,7 +32,7 @@ pub struct Site {
     /// Where everything lies.
     pub place: Place,
     /// OSTree.
-    pub ostree: Box<dyn Ostree>,
+    pub ostree: Box<dyn Ostree + Send>,
 }
 
 impl Site {
@@ -124,13 +124,14 @@ impl Site {
         let id = self.place.booted()?;
         let about = self.ostree.about(id.commit());
         let counter = self.counter(&id);
-        let boot_id = facts::read_boot_id(Path::new("/"));
+        let boot_id = facts::read_boot_id(self.place.system.as_deref()?);
         Some(Start { boot_id, id, version: about.version, counter })
     }
 
     /// The loader's count of what runs; nothing when it does not count, or when the entry was blessed since.
     fn counter(&self, id: &DeploymentId) -> Option<Counter> {
-        let counted = facts::read_counted(Path::new("/")).filter(|name| name.id == *id)?;
+        let counted = facts::read_counted(self.place.system.as_deref()?);
+        let counted = counted.filter(|name| name.id == *id)?;
         let Ok(esp) = read_esp(&self.place.esp) else { return counted.counter };
         let mut there = esp.entries.keys().filter(|name| name.id == *id).peekable();
         if there.peek().is_none() {
@@ -176,14 +177,18 @@ impl Site {
 
     /// Says it to everybody. On a desk there is nobody to say it to.
     pub fn publish(&self, ledger: &Ledger) -> anyhow::Result<()> {
-        if !self.place.live {
-            return Ok(());
+        let Some(folder) = &self.place.run else { return Ok(()) };
+        std::fs::create_dir_all(folder)?;
+        Ok(self.status(ledger, self.start().as_ref())?.write(&folder.join(status::NAME))?)
+    }
+
+    /// Says it to everybody as it is remembered now. Nobody else changes that meanwhile, so what was said last holds.
+    pub fn tell(&self) -> anyhow::Result<()> {
+        if !self.remembers() {
+            return self.publish(&Ledger::default());
         }
-        let path = Path::new(status::PATH);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        Ok(self.status(ledger, self.start().as_ref())?.write(path)?)
+        let held = self.ledger()?;
+        self.publish(&held.ledger)
     }
 
     /// The ledger, for this process alone.
@@ -199,7 +204,7 @@ impl Site {
     /// Whether there is a ledger to read and write. A disk on a desk has none before its first start, and gets none
     /// from there; one that was in a box has.
     pub fn remembers(&self) -> bool {
-        self.place.live || self.place.state.join(crate::ledger::NAME).exists()
+        self.place.system.is_some() || self.place.state.join(crate::ledger::NAME).exists()
     }
 }
 
