@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{Channel, Commit, Version};
 
+/// What it is called in the folder in which everybody is told what there is.
+pub const NAME: &str = "updates.json";
+
 /// Where it lies, for everybody to read.
 pub const PATH: &str = "/run/punktfunk-os/updates.json";
 
