@@ -377,3 +377,33 @@ fn a_stick_is_as_good_as_a_registry_and_no_better() {
     rig.boot();
     assert_eq!(roles(&rig)[0], of("1.5.0", Role::Booted));
 }
+
+#[test]
+#[ignore = "needs root and ostree"]
+fn what_is_of_no_use_any_more_is_removed() {
+    let (mut rig, mut engine) = boxed();
+    let first = rig.publish(NEW, OLDEST, Outcome::Passes);
+    let file = std::fs::File::open(rig.archive(Channel::Stable)).unwrap();
+    engine.import_archive(file.into(), &Cancel::default()).unwrap();
+    let archive = rig.state_folder().join("import.tar");
+    let second = rig.publish(NEWER, OLDEST, Outcome::Passes);
+    check(&mut engine);
+    download(&mut engine, first);
+    assert_eq!(seen(&rig, &mut engine).fetched.unwrap().commit, first);
+    // One that is not offered any more.
+    rig.state(Channel::Stable, |statement| {
+        statement.releases.retain(|release| release.commit != first);
+    });
+    assert_eq!(check(&mut engine), [NEWER]);
+    drop(engine);
+    let mut engine = begun(&rig);
+    assert_eq!((seen(&rig, &mut engine).fetched, archive.exists()), (None, true));
+    // A newer one runs; what was given is older.
+    download(&mut engine, second);
+    stage(&mut engine, second);
+    let file = std::fs::File::open(rig.archive(Channel::Stable)).unwrap();
+    engine.import_archive(file.into(), &Cancel::default()).unwrap();
+    assert!(archive.exists());
+    engine.apply(second, false).unwrap();
+    assert!(!archive.exists());
+}

@@ -8,8 +8,8 @@ use punktfunk_os::files;
 
 use super::{Engine, Offer, Progress};
 use crate::error::UpdateError;
-use crate::name::Commit;
-use crate::statement::Release;
+use crate::name::{Channel, Commit};
+use crate::statement::{Envelope, Release, Statement};
 use crate::transport::{Archive, Cancel, Limits, Source};
 
 /// What somebody gave, in root's folder of state.
@@ -40,6 +40,7 @@ impl Engine {
             return Ok(());
         }
         let done = self.fetch(&release, progress, cancel);
+        self.say_room();
         self.said(done)
     }
 
@@ -109,6 +110,7 @@ impl Engine {
             }
             self.forget_archive()
         });
+        self.say_room();
         self.said(done)
     }
 
@@ -153,15 +155,51 @@ impl Engine {
         Ok(self.held()? == Some(commit) || self.is_deployed(commit)?)
     }
 
-    /// Removes what was fetched and is of no use any more.
+    /// Removes what was fetched or given and is of no use any more: it is here, older than what runs, or not offered now.
     pub(super) fn clean(&mut self) -> Result<(), UpdateError> {
         let incoming = self.site.place.state.join(INCOMING);
         absent(fs::remove_file(files::part(&incoming)))?;
         absent(fs::remove_file(incoming))?;
-        match self.store.fetched() {
-            Some(fetched) if self.is_here(fetched.commit)? => self.store.forget(),
-            _ => Ok(()),
+        if let Some(fetched) = self.store.fetched() {
+            // Of what is not believed now nothing is known.
+            let stated = self.stated().ok().flatten();
+            let release = stated.map(|statement| statement.release(fetched.commit).cloned());
+            let is_over = match release {
+                Some(release) => !self.is_wanted(release.as_ref())?,
+                None => self.is_here(fetched.commit)?,
+            };
+            if is_over {
+                self.store.forget()?;
+            }
         }
+        self.clean_archive()
+    }
+
+    /// Whether a release is one to go to.
+    fn is_wanted(&self, release: Option<&Release>) -> Result<bool, UpdateError> {
+        let Some(release) = release else { return Ok(false) };
+        Ok(release.version >= self.running()? && !self.is_here(release.commit)?)
+    }
+
+    /// What is in it need not be believed to be thrown away.
+    fn clean_archive(&self) -> Result<(), UpdateError> {
+        let read = || {
+            let archive = Archive::open(&self.archive())?;
+            let bytes = archive.envelope(Channel::default(), "", &Cancel::default())?;
+            Statement::parse(&Envelope::parse(&bytes)?.statement)
+        };
+        let releases = match read() {
+            Ok(statement) => statement.releases,
+            Err(UpdateError::Content { .. }) => Vec::new(),
+            Err(UpdateError::NothingDownloaded) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for release in &releases {
+            if self.is_wanted(Some(release))? {
+                return Ok(());
+            }
+        }
+        self.forget_archive()
     }
 
     fn forget_archive(&self) -> Result<(), UpdateError> {

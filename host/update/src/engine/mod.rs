@@ -43,6 +43,9 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How long it is waited before it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// So many remarks are told.
+const MAX_REMARKS: usize = 16;
+
 /// The wall clock, in seconds since 1970.
 pub type Clock = Box<dyn Fn() -> u64 + Send>;
 /// Told how much is there and how much it will be, in bytes.
@@ -92,11 +95,17 @@ impl Engine {
     pub fn begin(&mut self) {
         let settled = self.settle().and_then(|()| self.clean());
         if let Err(error) = settled {
-            self.remarks
-                .push(format!("what was left of an update could not be put in order: {error}"));
+            self.remark(format!("what was left of an update could not be put in order: {error}"));
         }
         if let Err(error) = self.say() {
-            self.remarks.push(error.to_string());
+            self.remark(error.to_string());
+        }
+    }
+
+    /// Adds to what somebody ought to know.
+    fn remark(&mut self, text: String) {
+        if self.remarks.len() < MAX_REMARKS && !self.remarks.contains(&text) {
+            self.remarks.push(text);
         }
     }
 
@@ -141,6 +150,13 @@ impl Engine {
         files::replace(&folder.join(outlook::NAME), &text, 0o644).map_err(|error| failed(&error))
     }
 
+    /// Says how much room is left now, which is a part of what is said of deployments.
+    fn say_room(&mut self) {
+        if let Err(error) = self.site.tell() {
+            self.remark(format!("how much room is left could not be said: {error:#}"));
+        }
+    }
+
     /// Says what there is after something was done; what went wrong with that is told before what goes wrong now.
     fn said<T>(&mut self, done: Result<T, UpdateError>) -> Result<T, UpdateError> {
         let said = self.say();
@@ -151,7 +167,7 @@ impl Engine {
     fn memory(&mut self) -> Result<Memory, UpdateError> {
         let read = Memory::read(&self.site.place.state);
         let (memory, damage) = read.map_err(|error| UpdateError::failed("remember", error))?;
-        self.remarks.extend(damage);
+        damage.into_iter().for_each(|text| self.remark(text));
         Ok(memory)
     }
 

@@ -101,7 +101,7 @@ impl Engine {
     ///
     /// # Errors
     /// It is not believed now: it has expired, or who signed it is trusted no more.
-    fn stated(&mut self) -> Result<Option<Statement>, UpdateError> {
+    pub(super) fn stated(&mut self) -> Result<Option<Statement>, UpdateError> {
         let memory = self.memory()?;
         let channel = memory.channel();
         let bytes = match files::read(&self.kept(channel), MAX_ENVELOPE_BYTES) {

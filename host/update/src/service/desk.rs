@@ -80,10 +80,8 @@ impl Desk {
                     return Err(self.busy());
                 }
                 // They wait for it now, and whoever asks next is told so.
-                if let Some(running) = self.lock().as_mut() {
-                    if running.asker == other {
-                        running.asker = asker;
-                    }
+                if let Some(running) = self.lock().as_mut().filter(|one| one.asker == other) {
+                    running.asker = asker;
                 }
                 wait(&mut answer).await
             }
