@@ -22,8 +22,8 @@ mod starts;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -74,7 +74,8 @@ pub struct Rig {
 /// The service on a thread.
 struct Serving {
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<End>,
+    ended: mpsc::Receiver<End>,
+    thread: JoinHandle<()>,
 }
 
 impl Default for Rig {
@@ -220,26 +221,31 @@ impl Rig {
         let options = Options { bus: Some(self.bus().to_owned()), idle: self.idle };
         let owned = self.bus.owned(service::NAME);
         let (stop, stopped) = oneshot::channel();
+        let (tell, ended) = mpsc::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let stop = async { drop(stopped.await) };
-            runtime.unwrap().block_on(service::serve(engine, options, stop)).unwrap()
+            let end = runtime.unwrap().block_on(service::serve(engine, options, stop)).unwrap();
+            // Nobody need wait for it.
+            let _ = tell.send(end);
         });
         owned.wait();
-        self.service = Some(Serving { stop, thread });
+        self.service = Some(Serving { stop, ended, thread });
     }
 
     /// Ends the service in whatever it is doing, if it runs.
     pub fn stop(&mut self) {
-        let Some(Serving { stop, thread }) = self.service.take() else { return };
+        let Some(Serving { stop, thread, .. }) = self.service.take() else { return };
         // It may have ended by itself.
         let _ = stop.send(());
         thread.join().unwrap();
     }
 
-    /// Waits until the service ends by itself.
-    pub fn ended(&mut self) -> End {
-        self.service.take().unwrap().thread.join().unwrap()
+    /// Waits so long whether the service ends by itself, and says why it did.
+    pub fn ended_within(&mut self, long: Duration) -> Option<End> {
+        let ended = self.service.as_ref().unwrap().ended.recv_timeout(long).ok()?;
+        self.stop();
+        Some(ended)
     }
 
     /// The machine restarts: the service is gone in whatever it is doing, the loader chooses and counts, and what it
@@ -317,7 +323,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.registry.close();
-        if let Some(Serving { stop, thread }) = self.service.take() {
+        if let Some(Serving { stop, thread, .. }) = self.service.take() {
             let _ = stop.send(());
             // A test that has failed is told so; whatever the thread says besides is no news.
             let _ = thread.join();
