@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use punktfunk_os::{calendar, files};
 use punktfunk_publish::keys::{self, SecretKey};
 use punktfunk_publish::sign::{self, Signing};
+use punktfunk_publish::verbs::ReleaseVerb;
 use punktfunk_update::statement::{KeyRing, MAX_ENVELOPE_BYTES, PublicKey};
 
 /// For those who make the box: releases out of commits, signed statements, keys, archives
@@ -54,6 +55,8 @@ enum Verb {
         /// The envelope
         envelope: PathBuf,
     },
+    #[command(flatten)]
+    Release(ReleaseVerb),
 }
 
 fn main() -> ExitCode {
@@ -96,6 +99,7 @@ fn run(verb: Verb) -> anyhow::Result<String> {
             let trusted: Vec<PublicKey> = ring.iter().flat_map(KeyRing::keys).copied().collect();
             sign::show(&read(&envelope)?, &trusted)
         }
+        Verb::Release(verb) => verb.run(),
     }
 }
 
