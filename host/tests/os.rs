@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use punktfunk_core::media::{Codec, FrameTrace, Mode};
 use punktfunk_host::mgmt::wire::{
-    OsBannerKind, OsCause, OsNews, OsPast, OsPhase, OsReport, OsRole, OsWhat, PowerReport,
-    ProblemDetails,
+    OsBannerKind, OsCause, OsChannel, OsNews, OsPast, OsPhase, OsReport, OsRole, OsWhat,
+    PowerReport, ProblemDetails,
 };
 use punktfunk_host::mgmt::{MgmtHandles, MgmtOptions, MgmtServer, Startup};
 use punktfunk_host::os::simulated::{
@@ -393,6 +393,14 @@ fn the_owner_goes_back_pins_and_changes_his_mind() {
     assert!(daemon.wait_idle().previous.unwrap().pinned);
     daemon.ask("/os/unpin", &which);
     assert!(!daemon.wait_idle().previous.unwrap().pinned);
+    let (status, _) = daemon.call("PUT", "/os/channel", r#"{"channel":"next"}"#);
+    assert_eq!(status, 202);
+    let elsewhere = daemon.wait_idle();
+    assert_eq!((elsewhere.channel, elsewhere.offered), (OsChannel::Next, None));
+    assert_eq!(daemon.history().last(), Some(&OsWhat::Followed));
+    for body in ["", "{}", r#"{"channel":"nightly"}"#] {
+        assert_eq!(daemon.call("PUT", "/os/channel", body).0, 400, "{body}");
+    }
     drop(daemon);
     machine.countdown = Duration::ZERO;
     let daemon = machine.start(demonstration());
@@ -452,7 +460,7 @@ fn a_download_stops_at_a_word_and_a_new_daemon_goes_on_with_one_that_was_cut() {
     assert_eq!(stopped.problem.unwrap().code, "stopped");
     let kept = daemon.wait(|report| report.downloaded_bytes > 0).downloaded_bytes;
     assert_eq!(kept, 100_000_000);
-    daemon.script.follow(stall(Call::Download, 200_000_000));
+    daemon.script.go_by(stall(Call::Download, 200_000_000));
     daemon.ask("/os/download", "");
     daemon.wait(|report| at(report).is_some());
     while at(&daemon.report()).is_none_or(|(done_bytes, _)| done_bytes < 200_000_000) {}
@@ -468,7 +476,7 @@ fn cut_at(call: Call, before: impl Fn(&Daemon), phase: impl Fn(&OsPhase) -> bool
     let machine = Machine::new();
     let daemon = machine.start(demonstration());
     before(&daemon);
-    daemon.script.follow(stall(call, 0));
+    daemon.script.go_by(stall(call, 0));
     let mut events = daemon.follow();
     let path = match call {
         Call::Check => "/os/check",

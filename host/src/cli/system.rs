@@ -8,7 +8,7 @@ use super::ServeArguments;
 use crate::config::Config;
 use crate::mgmt::wire::Backend;
 use crate::os::absent::Absent;
-use crate::os::appliance::Appliance;
+use crate::os::appliance::{Appliance, Bus};
 use crate::os::simulated::{DiskFile, Pace, Simulated, SimulatedPower, demonstration, script};
 use crate::os::{Keep, Logind, MemoryKeep, NoPower, OsBackend, OsDesk, OsError, OsOptions, Power};
 use crate::session::SessionDesk;
@@ -74,14 +74,15 @@ impl System {
 
     /// A box, whose root's program says what there is.
     fn of_box(system_dir: &Path, store: Option<&Store>, playing: &Playing) -> Self {
-        let backend = Arc::new(Appliance::at(system_dir));
+        let power: Arc<dyn Power> = Arc::new(Logind::default());
+        let backend = Arc::new(Appliance::at(system_dir, Bus::default(), Arc::clone(&power)));
         let (os, problem) = told(open(backend, Some(WATCH), store, playing));
         let found = Backend {
             room: "system".to_owned(),
             chosen: "box".to_owned(),
             why: format!("what {} says", system_dir.display()),
         };
-        Self { os, power: Arc::new(Logind::default()), found: Some(found), problem }
+        Self { os, power, found: Some(found), problem }
     }
 
     /// Nothing that this host could look after. A box can be switched all the same.

@@ -135,10 +135,9 @@ impl From<PermitError> for Problem {
 impl From<OsError> for Problem {
     fn from(error: OsError) -> Self {
         let status = match &error {
-            OsError::NotAnAppliance { .. }
-            | OsError::NotYet { .. }
-            | OsError::NotReady
-            | OsError::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            OsError::NotAnAppliance { .. } | OsError::NotReady | OsError::Store { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             OsError::UnknownDeployment => StatusCode::NOT_FOUND,
             OsError::Malformed(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::CONFLICT,

@@ -1,6 +1,6 @@
 //! Every machine whose system somebody else looks after: all of it is answered with the reason.
 
-use super::release::{Digest, Inventory, Release};
+use super::release::{Channel, Digest, Inventory, Release};
 use super::{Cancel, OsBackend, OsError, Presence};
 
 /// No updates from here.
@@ -58,17 +58,18 @@ impl OsBackend for Absent {
     fn download(
         &self,
         _release: &Release,
+        _insist: bool,
         _progress: &mut dyn FnMut(u64),
         _cancel: &Cancel,
     ) -> Result<(), OsError> {
         self.refuse()
     }
 
-    fn stage(&self, _release: &Release, _cancel: &Cancel) -> Result<(), OsError> {
+    fn stage(&self, _release: &Release, _insist: bool, _cancel: &Cancel) -> Result<(), OsError> {
         self.refuse()
     }
 
-    fn arrange_boot(&self, _digest: Digest) -> Result<(), OsError> {
+    fn arrange_boot(&self, _digest: Digest, _insist: bool) -> Result<(), OsError> {
         self.refuse()
     }
 
@@ -77,6 +78,10 @@ impl OsBackend for Absent {
     }
 
     fn pin(&self, _digest: Digest, _pinned: bool) -> Result<(), OsError> {
+        self.refuse()
+    }
+
+    fn follow(&self, _channel: Channel) -> Result<(), OsError> {
         self.refuse()
     }
 }

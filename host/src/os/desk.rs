@@ -218,9 +218,6 @@ impl OsDesk {
         if let Presence::Absent { reason } = self.options().backend.presence() {
             return Err(OsError::NotAnAppliance { reason });
         }
-        if let Some(refused) = self.options().backend.refusal(&verb) {
-            return Err(refused);
-        }
         self.worker.shared.happen(Event::Asked(verb))?;
         Ok(self.view())
     }
@@ -411,21 +408,25 @@ impl Shared {
         let backend = &self.options.backend;
         Some(match job {
             Action::Check => Event::Checked(backend.check(cancel)),
-            Action::Download(release) => {
+            Action::Download { release, insist } => {
                 let mut progress = |done_bytes| {
                     let _ = self.happen(Event::Progress { done_bytes });
                 };
-                let done = backend.download(&release, &mut progress, cancel);
+                let done = backend.download(&release, insist, &mut progress, cancel);
                 Event::Downloaded(done.and_then(|()| backend.inventory()))
             }
-            Action::Stage(release) => {
-                Event::Staged(backend.stage(&release, cancel).and_then(|()| backend.inventory()))
+            Action::Stage { release, insist } => {
+                let done = backend.stage(&release, insist, cancel);
+                Event::Staged(done.and_then(|()| backend.inventory()))
             }
             Action::Pin(digest, pinned) => {
                 Event::Pinned(backend.pin(digest, pinned).and_then(|()| backend.inventory()))
             }
-            Action::Arrange(digest) => {
-                Event::Arranged { digest, result: backend.arrange_boot(digest) }
+            Action::Arrange { digest, insist } => {
+                Event::Arranged { digest, result: backend.arrange_boot(digest, insist) }
+            }
+            Action::Follow(channel) => {
+                Event::Followed(backend.follow(channel).and_then(|()| backend.inventory()))
             }
             Action::Reboot => Event::Restarted(backend.reboot(cancel)),
             Action::Look => Event::Seen(backend.inventory()),

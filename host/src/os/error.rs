@@ -17,12 +17,6 @@ pub enum OsError {
         /// Why, and what to do, in sentences.
         reason: String,
     },
-    /// This version of the host cannot do it on this machine yet.
-    #[error("{reason}")]
-    NotYet {
-        /// Why, and what to do, in sentences.
-        reason: &'static str,
-    },
     /// The backend has not answered yet.
     #[error(
         "the system is still being looked at; streaming is not affected. Try again in a moment"
@@ -207,7 +201,7 @@ impl OsError {
     /// What it is, for programs; never changes its meaning.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::NotAnAppliance { .. } | Self::NotYet { .. } => "unavailable",
+            Self::NotAnAppliance { .. } => "unavailable",
             Self::NotReady => "starting",
             Self::Busy { .. } => "busy",
             Self::NothingOffered => "nothing-offered",

@@ -14,7 +14,7 @@ mod starts;
 
 use super::error::OsError;
 use super::policy;
-use super::release::{Deployment, Digest, Inventory, Release, Role, Version};
+use super::release::{Channel, Deployment, Digest, Inventory, Release, Role, Version};
 use super::state::{
     Action, BadMark, Cause, Entry, Event, MAX_PINNED, Notice, OsState, Phase, Plan, Told, Verb,
     What, When, World,
@@ -36,6 +36,7 @@ pub fn step(mut state: OsState, event: Event, world: &World<'_>) -> (OsState, Ve
         Event::Downloaded(result) => run.downloaded(result),
         Event::Staged(result) => run.staged(result),
         Event::Pinned(result) => run.pinned(result),
+        Event::Followed(result) => run.followed(result),
         Event::Arranged { digest, result } => run.arranged(digest, result),
         Event::Restarted(result) => run.restarted(result),
         Event::Tick => run.tick(),
@@ -81,12 +82,12 @@ impl Run<'_> {
             }
             Verb::Download { insist } => {
                 self.must_be_idle()?;
-                let release = self.state.offered.clone().ok_or(OsError::NothingOffered)?;
+                let release = self.wanted(insist).ok_or(OsError::NothingOffered)?;
                 self.may_take(&release, &inventory, insist)?;
                 if let Some(error) = policy::no_room(&release, &inventory) {
                     return Err(error);
                 }
-                self.download(release, &inventory);
+                self.download(release, insist, &inventory);
             }
             Verb::StopDownload => {
                 if !matches!(self.state.phase, Phase::Downloading { .. }) {
@@ -96,14 +97,13 @@ impl Run<'_> {
             }
             Verb::Stage { insist } => {
                 self.must_be_idle()?;
-                let release = self.state.offered.clone().ok_or(OsError::NothingDownloaded)?;
+                let release = self.wanted(insist).ok_or(OsError::NothingDownloaded)?;
                 self.may_take(&release, &inventory, insist)?;
                 let fetched = inventory.fetched.filter(|one| one.digest == release.digest);
                 if !fetched.is_some_and(|fetched| fetched.is_whole()) {
                     return Err(OsError::NothingDownloaded);
                 }
-                self.enter(Phase::Staging { release: release.clone() });
-                self.act(Action::Stage(release));
+                self.stage(release, insist);
             }
             Verb::Apply { when, insist } => {
                 let staged = inventory.staged().cloned().ok_or(OsError::NothingStaged)?;
@@ -116,6 +116,7 @@ impl Run<'_> {
             }
             Verb::Pin(digest) => self.pin(&inventory, digest, true)?,
             Verb::Unpin(digest) => self.pin(&inventory, digest, false)?,
+            Verb::Follow(channel) => self.follow(&inventory, channel)?,
             Verb::Dismiss => {
                 self.state.banner = None;
                 self.state.problem = None;
@@ -130,6 +131,12 @@ impl Run<'_> {
             Phase::Idle => Ok(()),
             phase => Err(OsError::Busy { doing: phase.doing() }),
         }
+    }
+
+    /// What is offered; if nothing is and the owner insists, the newest that was left out because it did not pass here.
+    fn wanted(&self, insist: bool) -> Option<Release> {
+        let skipped = || self.state.skipped.iter().max_by_key(|release| release.version);
+        self.state.offered.as_ref().or_else(|| skipped().filter(|_| insist)).cloned()
     }
 
     /// Whether this release may be fetched and staged.
@@ -238,12 +245,27 @@ impl Run<'_> {
         self.act(Action::Pin(digest, pinned));
         Ok(())
     }
+
+    fn follow(&mut self, inventory: &Inventory, channel: Channel) -> Result<(), OsError> {
+        self.must_be_idle()?;
+        if inventory.channel != channel {
+            self.enter(Phase::Following { channel });
+            self.act(Action::Follow(channel));
+        }
+        Ok(())
+    }
 }
 
 /// What every step needs.
 impl Run<'_> {
     fn act(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    /// Tells the boot loader. What did not pass comes here only when the owner insisted on it.
+    fn arrange(&mut self, digest: Digest) {
+        let insist = self.state.bad(digest).is_some();
+        self.act(Action::Arrange { digest, insist });
     }
 
     fn enter(&mut self, phase: Phase) {

@@ -2,9 +2,8 @@
 //!
 //! One pure state machine decides ([`machine`]), one desk carries it out ([`OsDesk`]), and a backend does what only it can:
 //! fetch, unpack, tell the boot loader. The backends differ in nothing the owner sees. [`simulated`] ships, for trying
-//! and for tests, and says that it is one; [`appliance`] is a box, of which it tells what root's program says; [`absent`] is
-//! every machine whose system somebody else looks after, and refuses all with its reason. The first two pass one contract
-//! suite, each as far as it goes.
+//! and for tests, and says that it is one; [`appliance`] is a box, whose root's programs do the work; [`absent`] is every
+//! machine whose system somebody else looks after, and refuses all with its reason. The first two pass one contract suite.
 //!
 //! Deliberately absent: a schedule. Nothing is looked for, fetched or applied that nobody asked for.
 
@@ -27,6 +26,8 @@ mod tests;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 pub use desk::{Clocks, OsDesk, OsOptions, OsView, Streaming};
 pub use error::OsError;
@@ -69,11 +70,6 @@ pub trait OsBackend: Send + Sync {
     /// Whether this machine's system is ours. Does not block.
     fn presence(&self) -> Presence;
 
-    /// Why this cannot be asked of this machine at all, if that is so. Does not block.
-    fn refusal(&self, _verb: &Verb) -> Option<OsError> {
-        None
-    }
-
     /// What runs and what is on the disk.
     ///
     /// # Errors
@@ -92,28 +88,31 @@ pub trait OsBackend: Send + Sync {
     fn check(&self, cancel: &Cancel) -> Result<Vec<Release>, OsError>;
 
     /// Fetches a release as far as it is not there yet; `progress` is told how many bytes are, which never become fewer.
-    /// What came before the end, whichever it is, is kept.
+    /// What came before the end, whichever it is, is kept. With `insist` also one that did not pass here before.
     ///
     /// # Errors
     /// [`OsError::Stopped`] when it was cancelled; or the network, the disk or the content failed.
     fn download(
         &self,
         release: &Release,
+        insist: bool,
         progress: &mut dyn FnMut(u64),
         cancel: &Cancel,
     ) -> Result<(), OsError>;
 
-    /// Makes a deployment of what was fetched; one that was staged before is gone then. What runs is not touched.
+    /// Makes a deployment of what was fetched; one that was staged before is gone then. What runs is not touched. `insist`
+    /// as with [`download`](Self::download).
     ///
     /// # Errors
     /// It is not there, not whole or not what it should be.
-    fn stage(&self, release: &Release, cancel: &Cancel) -> Result<(), OsError>;
+    fn stage(&self, release: &Release, insist: bool, cancel: &Cancel) -> Result<(), OsError>;
 
-    /// The next start is into this deployment; into what runs now, if that is what is asked for.
+    /// The next start is into this deployment; into what runs now, if that is what is asked for. `insist` as with
+    /// [`download`](Self::download).
     ///
     /// # Errors
     /// There is none, or the boot loader cannot be told.
-    fn arrange_boot(&self, digest: Digest) -> Result<(), OsError>;
+    fn arrange_boot(&self, digest: Digest, insist: bool) -> Result<(), OsError>;
 
     /// Restarts the machine. The daemon may end meanwhile or, where the restart is a simulation, live on: whoever calls
     /// sees it by [`Inventory::boot`].
@@ -127,19 +126,33 @@ pub trait OsBackend: Send + Sync {
     /// # Errors
     /// There is none.
     fn pin(&self, digest: Digest, pinned: bool) -> Result<(), OsError>;
+
+    /// From now on releases are looked for there, also after a loss of power.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    fn follow(&self, channel: Channel) -> Result<(), OsError>;
 }
 
 /// Asks a call that blocks to end; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel {
-    inner: Arc<(Mutex<bool>, Condvar)>,
+    inner: Arc<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    asked: Mutex<bool>,
+    threads: Condvar,
+    tasks: Notify,
 }
 
 impl Cancel {
     /// Asks.
     pub fn cancel(&self) {
         *self.lock() = true;
-        self.inner.1.notify_all();
+        self.inner.threads.notify_all();
+        self.inner.tasks.notify_waiters();
     }
 
     /// It was asked.
@@ -149,17 +162,30 @@ impl Cancel {
 
     /// Waits that long, or until it is asked; says whether it was.
     pub fn wait(&self, limit: Duration) -> bool {
-        let waited = self.inner.1.wait_timeout_while(self.lock(), limit, |asked| !*asked);
+        let threads = &self.inner.threads;
+        let waited = threads.wait_timeout_while(self.lock(), limit, |asked| !*asked);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Waits until it is asked.
     pub fn wait_forever(&self) {
-        let waited = self.inner.1.wait_while(self.lock(), |asked| !*asked);
+        let waited = self.inner.threads.wait_while(self.lock(), |asked| !*asked);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Is done when it is asked.
+    pub async fn asked(&self) {
+        loop {
+            // From here on a question is heard, also one that comes before it is waited for.
+            let heard = self.inner.tasks.notified();
+            if self.is_cancelled() {
+                return;
+            }
+            heard.await;
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, bool> {
-        self.inner.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

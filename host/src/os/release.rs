@@ -159,6 +159,15 @@ pub enum Channel {
     Next,
 }
 
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stable => "stable",
+            Self::Next => "next",
+        })
+    }
+}
+
 /// A system that can be had, as its signed manifest states it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {

@@ -8,7 +8,7 @@ use punktfunk_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::OsError;
-use super::release::{CheckResult, Digest, Inventory, Release, Version};
+use super::release::{Channel, CheckResult, Digest, Inventory, Release, Version};
 
 /// As many digests are remembered as bad; the oldest is forgotten first.
 pub const MAX_BAD: usize = 32;
@@ -70,6 +70,11 @@ pub enum Phase {
         /// It is to be pinned.
         pinned: bool,
     },
+    /// Changing where releases come from.
+    Following {
+        /// To there.
+        channel: Channel,
+    },
     /// Waiting until nobody plays.
     Waiting(Plan),
     /// Counting down; can be cancelled.
@@ -117,6 +122,7 @@ impl Phase {
             Self::Downloading { .. } => "downloading an update",
             Self::Staging { .. } => "preparing an update",
             Self::Pinning { .. } => "pinning a version",
+            Self::Following { .. } => "changing where updates come from",
             Self::Waiting(_) => "waiting until nobody plays, to restart then",
             Self::Countdown { .. } => "about to restart",
             Self::Arranging(_) | Self::Rebooting { .. } => "restarting",
@@ -234,6 +240,8 @@ pub enum What {
     Pinned,
     /// A version was unpinned.
     Unpinned,
+    /// Releases come from elsewhere.
+    Followed,
     /// Something failed.
     Failed,
 }
@@ -345,6 +353,8 @@ pub enum Verb {
     Pin(Digest),
     /// Keep it no more.
     Unpin(Digest),
+    /// Look for releases there from now on.
+    Follow(Channel),
     /// The banner and the problem are read.
     Dismiss,
 }
@@ -369,6 +379,8 @@ pub enum Event {
     Staged(Result<Inventory, OsError>),
     /// A deployment was pinned or unpinned, or not.
     Pinned(Result<Inventory, OsError>),
+    /// Releases come from elsewhere, or not.
+    Followed(Result<Inventory, OsError>),
     /// The boot loader was told, or not.
     Arranged {
         /// What to start next.
@@ -388,17 +400,34 @@ pub enum Action {
     /// Ask for releases; answered by [`Event::Checked`].
     Check,
     /// Fetch; answered by [`Event::Progress`] and [`Event::Downloaded`].
-    Download(Release),
+    Download {
+        /// What.
+        release: Release,
+        /// Also if it did not pass here before.
+        insist: bool,
+    },
     /// End the download that runs.
     StopDownload,
     /// Make a deployment; answered by [`Event::Staged`].
-    Stage(Release),
+    Stage {
+        /// Of what.
+        release: Release,
+        /// Also if it did not pass here before.
+        insist: bool,
+    },
     /// Tell the boot loader; answered by [`Event::Arranged`].
-    Arrange(Digest),
+    Arrange {
+        /// What to start next.
+        digest: Digest,
+        /// Also if it did not pass here before.
+        insist: bool,
+    },
     /// Restart; answered by [`Event::Restarted`].
     Reboot,
     /// Pin or unpin; answered by [`Event::Pinned`].
     Pin(Digest, bool),
+    /// Look for releases there; answered by [`Event::Followed`].
+    Follow(Channel),
     /// See what is there; answered by [`Event::Seen`].
     Look,
     /// Add to the history.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use punktfunk_core::time::Timestamp;
 
 use super::machine::{percent, step};
-use super::release::{Digest, Inventory, Outcome, Release, Version};
+use super::release::{Channel, Digest, Inventory, Outcome, Release, Version};
 use super::simulated::{
     Call, Disk, How, Mishap, Pace, Script, Simulated, Verdict, demonstration, digest,
 };
@@ -89,7 +89,7 @@ impl Bench {
                 }
                 // Here nothing is under way between two calls: what has not begun does not begin.
                 Action::StopDownload => {
-                    let download = |job: &Action| matches!(job, Action::Download(_));
+                    let download = |job: &Action| matches!(job, Action::Download { .. });
                     if self.jobs.iter().any(download) {
                         self.jobs.retain(|job| !download(job));
                         let _ = self.happen(Event::Downloaded(Err(OsError::Stopped)));
@@ -118,23 +118,27 @@ impl Bench {
         let cancel = Cancel::default();
         Some(match job {
             Action::Check => Event::Checked(self.system.check(&cancel)),
-            Action::Download(release) => {
+            Action::Download { release, insist } => {
                 let mut progress = Vec::new();
-                let done =
-                    self.system.download(&release, &mut |bytes| progress.push(bytes), &cancel);
+                let mut note = |bytes| progress.push(bytes);
+                let done = self.system.download(&release, insist, &mut note, &cancel);
                 for done_bytes in progress {
                     self.happen(Event::Progress { done_bytes }).unwrap();
                 }
                 Event::Downloaded(done.and_then(|()| self.system.inventory()))
             }
-            Action::Stage(release) => Event::Staged(
-                self.system.stage(&release, &cancel).and_then(|()| self.system.inventory()),
-            ),
+            Action::Stage { release, insist } => {
+                let done = self.system.stage(&release, insist, &cancel);
+                Event::Staged(done.and_then(|()| self.system.inventory()))
+            }
             Action::Pin(digest, pinned) => Event::Pinned(
                 self.system.pin(digest, pinned).and_then(|()| self.system.inventory()),
             ),
-            Action::Arrange(digest) => {
-                Event::Arranged { digest, result: self.system.arrange_boot(digest) }
+            Action::Arrange { digest, insist } => {
+                Event::Arranged { digest, result: self.system.arrange_boot(digest, insist) }
+            }
+            Action::Follow(channel) => {
+                Event::Followed(self.system.follow(channel).and_then(|()| self.system.inventory()))
             }
             Action::Reboot => Event::Restarted(self.system.reboot(&cancel)),
             Action::Look => Event::Seen(self.system.inventory()),
@@ -208,7 +212,7 @@ impl Bench {
 
     fn follow(&mut self, change: impl FnOnce(&mut Script)) {
         change(&mut self.script);
-        self.system.follow(self.script.clone());
+        self.system.go_by(self.script.clone());
     }
 
     fn staged(script: Script) -> Self {
@@ -375,6 +379,82 @@ fn what_leaves_no_word_is_told_as_well() {
     assert_eq!((banner.kind, bench.running()), (BannerKind::RolledBack, OLD));
     assert!(banner.reason.unwrap().contains("left no word"));
     assert!(bench.state.bad(digest(0x15)).is_some());
+}
+
+#[test]
+fn what_did_not_pass_can_be_insisted_on_and_the_backend_is_told() {
+    let mut bench = Bench::staged(one_release(false));
+    let told = |bench: &Bench| match bench.jobs.back() {
+        Some(
+            Action::Download { insist, .. }
+            | Action::Stage { insist, .. }
+            | Action::Arrange { insist, .. },
+        ) => Some(*insist),
+        _ => None,
+    };
+    bench.ask(apply(When::Now, false)).unwrap();
+    bench.at += 10_000_000;
+    bench.happen(Event::Tick).unwrap();
+    assert_eq!(told(&bench), Some(false));
+    bench.seconds(5);
+    bench.ask(Verb::Check).unwrap();
+    bench.settle();
+    assert_eq!(bench.ask(Verb::Download { insist: false }), Err(OsError::NothingOffered));
+    bench.ask(Verb::Download { insist: true }).unwrap();
+    assert_eq!(told(&bench), Some(true));
+    // Whoever takes it up again does so, too.
+    bench.cut(false);
+    bench.work();
+    assert_eq!(told(&bench), Some(true));
+    bench.settle();
+    assert_eq!(bench.ask(Verb::Stage { insist: false }), Err(OsError::NothingDownloaded));
+    bench.ask(Verb::Stage { insist: true }).unwrap();
+    bench.cut(false);
+    bench.work();
+    assert_eq!(told(&bench), Some(true));
+    bench.settle();
+    bench.ask(apply(When::Now, false)).unwrap();
+    bench.at += 10_000_000;
+    bench.happen(Event::Tick).unwrap();
+    assert_eq!(told(&bench), Some(true));
+}
+
+#[test]
+fn what_one_channel_offers_is_forgotten_in_another() {
+    let mut bench = Bench::new(demonstration());
+    bench.settle();
+    bench.ask(Verb::Check).unwrap();
+    bench.settle();
+    // Where nothing is to be done nothing is.
+    bench.ask(Verb::Follow(Channel::Stable)).unwrap();
+    assert!(bench.jobs.is_empty() && bench.state.offered.is_some());
+    let error = OsError::Failed { doing: "do it", detail: "as the script says".to_owned() };
+    let how = How::Fail(error.clone());
+    bench.follow(|script| script.mishaps = vec![Mishap::once(Call::Follow, how)]);
+    bench.ask(Verb::Follow(Channel::Next)).unwrap();
+    bench.settle();
+    assert_eq!((bench.seen().channel, bench.told(What::Failed)), (Channel::Stable, 1));
+    assert_eq!(bench.state.problem.as_ref().unwrap().sentence, error.to_string());
+    assert!(bench.state.offered.is_some());
+    bench.ask(Verb::Follow(Channel::Next)).unwrap();
+    let busy = OsError::Busy { doing: "changing where updates come from" };
+    assert_eq!(bench.ask(Verb::Check), Err(busy));
+    bench.settle();
+    assert_eq!((bench.seen().channel, bench.told(What::Followed)), (Channel::Next, 1));
+    let (state, idle) = (&bench.state, Phase::Idle);
+    assert_eq!(
+        (&state.offered, &state.checked, &state.problem, &state.phase),
+        (&None, &None, &None, &idle)
+    );
+    // Cut before it was heard: it may be so or not, and neither's offers hold.
+    bench.ask(Verb::Check).unwrap();
+    bench.settle();
+    bench.ask(Verb::Follow(Channel::Stable)).unwrap();
+    let _lost = bench.work_unheard();
+    bench.cut(false);
+    bench.settle();
+    assert_eq!((bench.seen().channel, &bench.state.offered), (Channel::Stable, &None));
+    assert_eq!(bench.state.phase, Phase::Idle);
 }
 
 #[test]
@@ -570,6 +650,7 @@ fn verbs() -> impl Strategy<Value = Verb> {
         1 => Just(Verb::Cancel),
         1 => which.clone().prop_map(Verb::Pin),
         1 => which.prop_map(Verb::Unpin),
+        1 => prop_oneof![Just(Channel::Stable), Just(Channel::Next)].prop_map(Verb::Follow),
         1 => Just(Verb::Dismiss),
     ]
 }
@@ -582,6 +663,7 @@ fn ops() -> impl Strategy<Value = Op> {
         Just(Call::ArrangeBoot),
         Just(Call::Reboot),
         Just(Call::Pin),
+        Just(Call::Follow),
         Just(Call::Inventory),
     ];
     prop_oneof![
@@ -623,6 +705,7 @@ fn check_invariants(bench: &Bench, insisted: bool) {
             state.phase,
             Phase::Checking
                 | Phase::Pinning { .. }
+                | Phase::Following { .. }
                 | Phase::Arranging(_)
                 | Phase::Rebooting { .. }
                 | Phase::Countdown { .. }

@@ -60,6 +60,7 @@ const TABLE: &[(&str, &str)] = &[
     ("GET /os", "view"),
     ("POST /os/apply", "system"),
     ("POST /os/apply/cancel", "system"),
+    ("PUT /os/channel", "system"),
     ("POST /os/check", "system"),
     ("POST /os/dismiss", "system"),
     ("POST /os/download", "system"),

@@ -19,7 +19,8 @@ use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Basics, Mending, Startup};
 use super::super::wire::{
-    OsApply, OsNews, OsPast, OsReport, OsRollback, OsTake, OsWhich, ProblemDetails, ServerEvent,
+    OsApply, OsFollow, OsNews, OsPast, OsReport, OsRollback, OsTake, OsWhich, ProblemDetails,
+    ServerEvent,
 };
 use super::{Body, blocking, parse};
 use crate::access::Scope;
@@ -41,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
         .routes(allow(system, routes!(rollback)))
         .routes(allow(system, routes!(pin)))
         .routes(allow(system, routes!(unpin)))
+        .routes(allow(system, routes!(channel)))
         .routes(allow(system, routes!(dismiss)))
         .routes(allow(Need::Owner, routes!(factory_reset)))
 }
@@ -221,6 +223,22 @@ async fn pin(Mending(basics): Mending, body: Body) -> Answer {
 )]
 async fn unpin(Mending(basics): Mending, body: Body) -> Answer {
     ask(basics, Verb::Unpin(which(body)?)).await
+}
+
+/// Looks for updates elsewhere from now on; what was offered from where they came before is forgotten.
+#[utoipa::path(
+    put,
+    path = "/os/channel",
+    tag = "os",
+    request_body = OsFollow,
+    responses(
+        (status = 202, body = OsReport, description = "begun"),
+        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "something else is being done"),
+    ),
+)]
+async fn channel(Mending(basics): Mending, body: Body) -> Answer {
+    let OsFollow { channel } = parse(body)?;
+    ask(basics, Verb::Follow(channel.into())).await
 }
 
 /// The news and the problem were read.

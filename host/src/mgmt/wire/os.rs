@@ -227,6 +227,11 @@ pub enum OsPhase {
         /// Which.
         version: String,
     },
+    /// Changing where updates come from.
+    Following {
+        /// To there.
+        channel: OsChannel,
+    },
     /// Waiting until nobody plays.
     Waiting {
         /// Into which version to restart then.
@@ -361,6 +366,8 @@ pub enum OsWhat {
     Pinned,
     /// A version was unpinned.
     Unpinned,
+    /// Updates come from elsewhere.
+    Followed,
     /// Something failed.
     Failed,
 }
@@ -434,6 +441,14 @@ pub struct OsRollback {
     pub when: OsWhen,
     /// Also if it did not pass here before, and with `now` also if that cuts somebody off.
     pub insist: bool,
+}
+
+/// Where to look for updates.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OsFollow {
+    /// There.
+    pub channel: OsChannel,
 }
 
 /// A version on the disk.

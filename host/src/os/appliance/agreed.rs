@@ -1,14 +1,18 @@
-//! The status that root's own program writes, read by the daemon: every word of it, and as much as it may say. A word
-//! that it gains does not compile here until it is said what the daemon makes of it.
+//! What root's own programs write and say, read by the daemon: every word of it, and as much as it may be. A word that it
+//! gains does not compile here until it is said what the daemon makes of it.
 
 use std::path::Path;
 
 use punktfunk_os::status::{self, Attempt, Bad, Check, Counted, Deployment, Status};
 
-use super::Appliance;
-use crate::os::OsBackend as _;
-use crate::os::release::{self, Inventory, Outcome};
+use punktfunk_update::error::UpdateError;
+use punktfunk_update::name::{self, Commit};
+use punktfunk_update::outlook::{self, Outlook};
+
+use super::{refused, tests};
+use crate::os::release::{self, Inventory, Outcome, Version};
 use crate::os::state::MAX_BAD;
+use crate::os::{OsBackend as _, OsError};
 
 const BOOTED: char = 'b';
 
@@ -56,12 +60,13 @@ fn read(status: &Status) -> Inventory {
     // The two look in the same place.
     let path = folder.path().join(Path::new(status::PATH).file_name().unwrap());
     status.write(&path).unwrap();
-    Appliance::at(folder.path()).inventory().unwrap()
+    tests::silent(folder.path()).inventory().unwrap()
 }
 
 #[test]
 fn both_mean_the_same_file() {
-    assert_eq!(Path::new(super::FOLDER).join(super::FILE), Path::new(status::PATH));
+    assert_eq!(Path::new(super::FOLDER).join(super::STATUS), Path::new(status::PATH));
+    assert_eq!(Path::new(super::FOLDER).join(super::OUTLOOK), Path::new(outlook::PATH));
     let limits = (status::MAX_ATTEMPTS, status::MAX_LOG_LINES);
     assert_eq!(limits, (release::MAX_ATTEMPTS, release::MAX_LOG_LINES));
 }
@@ -160,4 +165,111 @@ fn all_that_root_may_say_is_read() {
     assert_eq!(log[0], text, "a line is as long for both");
     // Root remembers more than the daemon tells: the newest.
     assert_eq!((told.bad.len(), told.bad[MAX_BAD - 1].at), (MAX_BAD, 64));
+}
+
+#[test]
+fn what_is_said_of_updates_is_understood() {
+    let commit = |digit: u8| Commit([digit; 32]);
+    let said = Outlook {
+        schema: outlook::SCHEMA,
+        channel: name::Channel::Next,
+        floor: Some(name::Version::new(0, 1, 0)),
+        newest_made_at: 7,
+        fetched: Some(outlook::Fetched { commit: commit(4), done_bytes: 1, total_bytes: 2 }),
+        staged: Some(outlook::Staged {
+            commit: commit(3),
+            version: name::Version::new(0, 3, 0),
+            made_at: 3,
+        }),
+        remarks: vec!["r".to_owned()],
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let beside = |file: &str| folder.path().join(Path::new(file).file_name().unwrap());
+    little().write(&beside(status::PATH)).unwrap();
+    std::fs::write(beside(outlook::PATH), serde_json::to_vec(&said).unwrap()).unwrap();
+    let told = tests::silent(folder.path()).inventory().unwrap();
+    assert_eq!((told.channel, told.floor), (release::Channel::Next, Version::new(0, 1, 0)));
+    assert_eq!(
+        (told.newest_manifest_at, told.remarks.as_slice()),
+        (7, ["r".to_owned()].as_slice())
+    );
+    let fetched = told.fetched.unwrap();
+    assert_eq!((fetched.digest.0, fetched.done_bytes, fetched.total_bytes), ([4; 32], 1, 2));
+    let staged = told.staged().unwrap();
+    assert_eq!(
+        (staged.digest.0, staged.version, staged.made_at),
+        ([3; 32], Version::new(0, 3, 0), 3)
+    );
+}
+
+/// What the owner reads of it.
+fn expected(said: &UpdateError) -> OsError {
+    let version = |of: &name::Version| of.to_string().parse::<Version>().unwrap();
+    let failed = |detail: &str| OsError::Failed { doing: "do it", detail: detail.to_owned() };
+    match said {
+        UpdateError::Unreachable { detail } => OsError::Unreachable { detail: detail.clone() },
+        UpdateError::Signature { detail } => OsError::Signature { detail: detail.clone() },
+        UpdateError::Expired { version: of } => OsError::Expired { version: version(of) },
+        UpdateError::ClockBehind { version: of } => OsError::ClockBehind { version: version(of) },
+        UpdateError::Downgrade { version: of, floor } => {
+            OsError::Downgrade { version: version(of), floor: version(floor) }
+        }
+        UpdateError::NoSpace { needed_bytes, free_bytes } => {
+            OsError::NoSpace { needed_bytes: *needed_bytes, free_bytes: *free_bytes }
+        }
+        UpdateError::Content { detail } => OsError::Content { detail: detail.clone() },
+        UpdateError::Stopped => OsError::Stopped,
+        UpdateError::Busy { .. } => OsError::Busy { doing: "preparing an update" },
+        UpdateError::NothingDownloaded => OsError::NothingDownloaded,
+        UpdateError::UnknownDeployment => OsError::UnknownDeployment,
+        UpdateError::Bad { version: of, reason } => {
+            OsError::Bad { version: version(of), reason: reason.clone() }
+        }
+        UpdateError::BelowFloor { version: of, floor } => {
+            OsError::BelowFloor { version: version(of), floor: version(floor) }
+        }
+        UpdateError::TooManyPins { max } => OsError::TooManyPins { max: *max },
+        UpdateError::NotAllowed => failed("the box does not let the host ask for it"),
+        UpdateError::Malformed { .. } => {
+            failed("the box's own program does not understand it: what is wrong")
+        }
+        UpdateError::Failed { .. } => failed("it could not write: what is wrong"),
+    }
+}
+
+#[test]
+fn every_reason_is_understood() {
+    let (version, floor) = (name::Version::new(1, 2, 3), name::Version::new(2, 0, 0));
+    let detail = "what is wrong".to_owned();
+    let all = [
+        UpdateError::Unreachable { detail: detail.clone() },
+        UpdateError::Signature { detail: detail.clone() },
+        UpdateError::Expired { version },
+        UpdateError::ClockBehind { version },
+        UpdateError::Downgrade { version, floor },
+        UpdateError::NoSpace { needed_bytes: 2, free_bytes: 1 },
+        UpdateError::Content { detail: detail.clone() },
+        UpdateError::Stopped,
+        UpdateError::Busy { doing: "stage".to_owned() },
+        UpdateError::NothingDownloaded,
+        UpdateError::UnknownDeployment,
+        UpdateError::Bad { version, reason: detail.clone() },
+        UpdateError::BelowFloor { version, floor },
+        UpdateError::TooManyPins { max: 2 },
+        UpdateError::NotAllowed,
+        UpdateError::Malformed { detail: detail.clone() },
+        UpdateError::Failed { doing: "write".to_owned(), detail },
+    ];
+    for said in all {
+        let word = serde_json::to_string(&said).unwrap();
+        assert_eq!(refused::parse(&word, "do it"), expected(&said), "{word}");
+    }
+    // The word of a newer program, and no word at all.
+    for word in ["{\"code\":\"of-tomorrow\",\"why\":1}", "", "nonsense\u{1b}", "{\"code\":\"bad\"}"]
+    {
+        let OsError::Failed { detail, .. } = refused::parse(word, "do it") else {
+            panic!("{word}")
+        };
+        assert!(detail.contains("says \"") && !detail.contains('\u{1b}'), "{detail}");
+    }
 }

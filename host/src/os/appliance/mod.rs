@@ -1,96 +1,117 @@
-//! A box: what root's program says of its system is told, and nothing of it can be changed from here yet.
+//! A box: what root's programs say of its system is told, and what is asked for they are asked to do.
 //!
-//! Root's program looks after deployments, trials and verdicts, and says in one file what there is. This backend reads
-//! the file, bounded, and never writes; the state machine makes history and news of it, as of every backend's word. So
-//! a version that did not pass and was left by root's program is told to the owner like one that the owner asked for.
+//! Two files say what there is: one of `punktfunk-os`, which looks after deployments, trials and verdicts, and one of
+//! `punktfunk-update`, which looks after releases. This backend reads both, bounded, and never writes. The second program
+//! does the work; it is asked over D-Bus, with nothing but names of systems, and verifies all by itself. The state machine
+//! makes history and news of what is said, as of every backend's word. So a version that did not pass and was left by
+//! root's program is told to the owner like one that the owner asked for.
 //!
-//! Deliberately absent: fetching, staging and going elsewhere. They need root, and come with signed updates; until then
-//! whoever asks is refused at once, with that reason.
+//! Deliberately absent: any decision of what may be installed. A daemon that was taken over cannot have more done than
+//! root's program would do for its owner.
 
 #[cfg(test)]
 mod agreed;
 #[cfg(test)]
-pub(super) mod tests;
+mod asked;
+mod bus;
+mod file;
+mod outlook;
+mod refused;
+#[cfg(test)]
+mod tests;
 mod word;
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+pub use bus::Bus;
+use bus::Question;
+use file::SaidFile;
+use outlook::Outlook;
 
-use super::release::{Digest, Inventory, Release};
-use super::state::Verb;
+use super::power::{Power, PowerError, PowerVerb};
+use super::release::{Channel, Digest, Inventory, Release};
 use super::{Cancel, OsBackend, OsError, Presence};
 
-/// The folder in which root's program says what there is.
+/// The folder in which root's programs say what there is.
 pub const FOLDER: &str = "/run/punktfunk-os";
-/// Where in it.
-const FILE: &str = "status.json";
-/// No longer than this, in bytes.
-const MAX_BYTES: u64 = 1 << 20;
+/// Where in it, of the system.
+const STATUS: &str = "status.json";
+/// And of updates.
+const OUTLOOK: &str = "updates.json";
 
-const NOT_YET: OsError = OsError::NotYet {
-    reason: "this version of punktfunk cannot fetch updates or change between versions: that comes with signed \
-             updates. Nothing was changed and streaming goes on; a version that does not pass its checks is left by \
-             itself all the same",
-};
+/// Whatever writes a whole system, with what is left of processor and disk beside somebody who plays.
+const SLOW: Duration = Duration::from_secs(7200);
+/// What a download may take without saying how far it is. The network has limits of its own, in the program itself.
+const SILENT: Duration = Duration::from_secs(1800);
+/// Whatever else there is.
+const QUICK: Duration = Duration::from_secs(300);
 
 /// The system of a box.
-#[derive(Debug)]
 pub struct Appliance {
-    file: PathBuf,
-    /// Which file was read last.
-    read: Mutex<Option<Stamp>>,
-}
-
-/// A file is replaced, never changed: another one has another number or time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    seconds: i64,
-    nanoseconds: i64,
-}
-
-impl Stamp {
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            seconds: metadata.mtime(),
-            nanoseconds: metadata.mtime_nsec(),
-        }
-    }
+    status: SaidFile,
+    outlook: SaidFile,
+    bus: Bus,
+    power: Arc<dyn Power>,
+    /// The program for updates was asked to say what there is.
+    woken: AtomicBool,
 }
 
 impl Appliance {
-    /// The box whose root's program says in `folder` what there is, usually [`FOLDER`].
-    pub fn at(folder: &Path) -> Self {
-        Self { file: folder.join(FILE), read: Mutex::new(None) }
+    /// The box whose root's programs say in `folder` what there is, usually [`FOLDER`], and answer on this bus.
+    pub fn at(folder: &Path, bus: Bus, power: Arc<dyn Power>) -> Self {
+        Self {
+            status: SaidFile::new(folder.join(STATUS)),
+            outlook: SaidFile::new(folder.join(OUTLOOK)),
+            bus,
+            power,
+            woken: AtomicBool::new(false),
+        }
     }
 
     fn read(&self) -> Result<Inventory, String> {
-        let told = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => "it has not said so yet".to_owned(),
-            _ => error.to_string(),
-        };
-        // Whatever lies there, it is not waited for.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(&self.file, flags, Mode::empty());
-        let file = File::from(file.map_err(|error| told(error.into()))?);
-        let metadata = file.metadata().map_err(told)?;
-        if !metadata.is_file() {
-            return Err("there is no file".to_owned());
-        }
-        let mut bytes = Vec::new();
-        (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(told)?;
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Stamp::of(&metadata));
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(format!("it says more than {MAX_BYTES} bytes"));
-        }
-        let inventory = word::parse(&bytes)?;
+        let outlook = self.outlook();
+        let bytes = self.status.read()?.ok_or("it has not said so yet")?;
+        let mut inventory = word::parse(&bytes, outlook.staged())?;
+        outlook.add_to(&mut inventory);
         inventory.fault().map_or(Ok(inventory), |fault| Err(fault.to_owned()))
+    }
+
+    /// What is said of updates. What runs is known without it, so one that cannot be read is none.
+    fn outlook(&self) -> Outlook {
+        let read = self.outlook.read().and_then(|bytes| match bytes {
+            None if !self.woken.swap(true, Ordering::Relaxed) => {
+                // After a start nobody has said anything: the program is started by whoever asks it.
+                self.bus.wake().map_err(|error| error.to_string())?;
+                self.outlook.read()
+            }
+            read => Ok(read),
+        });
+        let parsed = read.and_then(|bytes| bytes.map(|bytes| Outlook::parse(&bytes)).transpose());
+        parsed
+            .unwrap_or_else(|error| {
+                tracing::warn!(error, "what is known of updates cannot be read");
+                None
+            })
+            .unwrap_or_default()
+    }
+
+    fn ask(&self, question: Question, digest: Digest, flag: bool) -> Result<(), OsError> {
+        self.ask_until(question, digest, flag, &mut |_, _| {}, &Cancel::default())
+    }
+
+    fn ask_until(
+        &self,
+        question: Question,
+        digest: Digest,
+        flag: bool,
+        progress: bus::Progress<'_>,
+        cancel: &Cancel,
+    ) -> Result<(), OsError> {
+        let commit = word::commit(digest);
+        self.bus.ask(question, &(&commit, flag), &commit, progress, cancel)
     }
 }
 
@@ -103,19 +124,6 @@ impl OsBackend for Appliance {
         Presence::Appliance { simulated: false }
     }
 
-    fn refusal(&self, verb: &Verb) -> Option<OsError> {
-        match verb {
-            Verb::Dismiss | Verb::Cancel | Verb::StopDownload => None,
-            Verb::Check
-            | Verb::Download { .. }
-            | Verb::Stage { .. }
-            | Verb::Apply { .. }
-            | Verb::Rollback { .. }
-            | Verb::Pin(_)
-            | Verb::Unpin(_) => Some(NOT_YET),
-        }
-    }
-
     fn inventory(&self) -> Result<Inventory, OsError> {
         self.read().map_err(|why| OsError::Failed {
             doing: "learn from the box's own program what runs and what is on the disk",
@@ -124,36 +132,75 @@ impl OsBackend for Appliance {
     }
 
     fn is_stale(&self) -> bool {
-        let now = std::fs::symlink_metadata(&self.file).ok().as_ref().map(Stamp::of);
-        now.is_some() && now != *self.read.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.is_stale() || self.outlook.is_stale()
     }
 
-    fn check(&self, _cancel: &Cancel) -> Result<Vec<Release>, OsError> {
-        Err(NOT_YET)
+    fn check(&self, cancel: &Cancel) -> Result<Vec<Release>, OsError> {
+        let doing = "check for updates";
+        let question = Question { method: "Check", doing, limit: QUICK };
+        let answer: String = self.bus.ask(question, &(), "", &mut |_, _| {}, cancel)?;
+        outlook::releases(&answer).map_err(|why| {
+            let detail = format!("the answer of the box's own program is not understood: {why}");
+            OsError::Failed { doing, detail }
+        })
     }
 
     fn download(
         &self,
-        _release: &Release,
-        _progress: &mut dyn FnMut(u64),
-        _cancel: &Cancel,
+        release: &Release,
+        insist: bool,
+        progress: &mut dyn FnMut(u64),
+        cancel: &Cancel,
     ) -> Result<(), OsError> {
-        Err(NOT_YET)
+        let question = Question { method: "Download", doing: "download the update", limit: SILENT };
+        let mut most_bytes = 0;
+        let mut note = |done_bytes: u64, total_bytes: u64| {
+            most_bytes = part(release.size_bytes, done_bytes, total_bytes).max(most_bytes);
+            progress(most_bytes);
+        };
+        self.ask_until(question, release.digest, insist, &mut note, cancel)?;
+        progress(release.size_bytes);
+        Ok(())
     }
 
-    fn stage(&self, _release: &Release, _cancel: &Cancel) -> Result<(), OsError> {
-        Err(NOT_YET)
+    fn stage(&self, release: &Release, insist: bool, cancel: &Cancel) -> Result<(), OsError> {
+        let question = Question { method: "Stage", doing: "prepare the update", limit: SLOW };
+        self.ask_until(question, release.digest, insist, &mut |_, _| {}, cancel)
     }
 
-    fn arrange_boot(&self, _digest: Digest) -> Result<(), OsError> {
-        Err(NOT_YET)
+    fn arrange_boot(&self, digest: Digest, insist: bool) -> Result<(), OsError> {
+        let doing = "tell the boot loader what to start next";
+        self.ask(Question { method: "Apply", doing, limit: SLOW }, digest, insist)
     }
 
     fn reboot(&self, _cancel: &Cancel) -> Result<(), OsError> {
-        Err(NOT_YET)
+        self.power.switch(PowerVerb::Restart).map_err(|error| OsError::Failed {
+            doing: "restart",
+            detail: match error {
+                PowerError::Failed { detail, .. } => detail,
+                PowerError::Unavailable { reason } => reason,
+            },
+        })
     }
 
-    fn pin(&self, _digest: Digest, _pinned: bool) -> Result<(), OsError> {
-        Err(NOT_YET)
+    fn pin(&self, digest: Digest, pinned: bool) -> Result<(), OsError> {
+        let doing = if pinned { "pin the version" } else { "unpin the version" };
+        self.ask(Question { method: "Pin", doing, limit: QUICK }, digest, pinned)
     }
+
+    fn follow(&self, channel: Channel) -> Result<(), OsError> {
+        let doing = "change where updates come from";
+        let question = Question { method: "Follow", doing, limit: QUICK };
+        let cancel = Cancel::default();
+        self.bus.ask(question, &channel.to_string(), "", &mut |_, _| {}, &cancel)
+    }
+}
+
+/// As much of a whole as `done` is of `total`. The two are the same unless root's program counts otherwise.
+fn part(whole: u64, done: u64, total: u64) -> u64 {
+    if total == 0 || done >= total {
+        return whole;
+    }
+    let part = u128::from(whole) * u128::from(done) / u128::from(total);
+    u64::try_from(part).unwrap_or(whole)
 }

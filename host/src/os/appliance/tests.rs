@@ -6,10 +6,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Appliance, FILE, MAX_BYTES, NOT_YET};
-use crate::os::release::{MAX_LOG_LINES, Outcome, Role, Version};
-use crate::os::state::{BannerKind, Phase, Verb, What, When};
-use crate::os::{MemoryKeep, OsBackend, OsDesk, OsError, OsOptions, OsView};
+use super::file::MAX_BYTES;
+use super::{Appliance, Bus, OUTLOOK, STATUS, part};
+use crate::os::release::{Channel, MAX_LOG_LINES, Outcome, Role, Version};
+use crate::os::state::{BannerKind, Phase, Verb, What};
+use crate::os::{MemoryKeep, NoPower, OsBackend, OsDesk, OsError, OsOptions, OsView};
+
+/// A box on whose bus nobody answers.
+pub(super) fn silent(folder: &Path) -> Appliance {
+    let bus = Bus::at(format!("unix:path={}", folder.join("no-bus").display()));
+    Appliance::at(folder, bus, Arc::new(NoPower::default()))
+}
 
 /// A commit whose digits are all this one.
 fn commit(digit: char) -> String {
@@ -39,14 +46,14 @@ fn failed() -> Value {
 }
 
 /// What the program of a box says, on which this runs.
-pub(in crate::os) fn word(boot: &str, deployments: &[Value], attempts: &[Value]) -> Value {
+fn word(boot: &str, deployments: &[Value], attempts: &[Value]) -> Value {
     json!({ "schema": 1, "boot_id": boot, "deployments": deployments, "counted": null,
             "attempts": attempts, "bad": [], "free_bytes": 5_000_000_000_u64,
             "presence_at": null, "remarks": ["it is warm"], "of tomorrow": {} })
 }
 
 /// A box with a version that runs and one to go back to.
-pub(in crate::os) fn two() -> Vec<Value> {
+fn two() -> Vec<Value> {
     vec![
         deployment('b', "0.2.0", "booted"),
         deployment('a', "0.1.0", "rollback"),
@@ -55,10 +62,14 @@ pub(in crate::os) fn two() -> Vec<Value> {
 }
 
 /// Replaces the file, as root's program does.
-pub(in crate::os) fn say(folder: &Path, word: &Value) {
+fn say(folder: &Path, word: &Value) {
+    say_as(folder, STATUS, word);
+}
+
+fn say_as(folder: &Path, name: &str, word: &Value) {
     let part = folder.join("part");
     fs::write(&part, word.to_string()).unwrap();
-    fs::rename(part, folder.join(FILE)).unwrap();
+    fs::rename(part, folder.join(name)).unwrap();
 }
 
 #[test]
@@ -73,7 +84,7 @@ fn what_the_program_says_is_told() {
     said["bad"] = json!([{ "commit": commit('c'), "version": "0.3.0", "reason": "r", "at": 7 },
                          { "commit": "x", "version": "0.3.0", "reason": "r" }]);
     say(folder.path(), &said);
-    let inventory = Appliance::at(folder.path()).inventory().unwrap();
+    let inventory = silent(folder.path()).inventory().unwrap();
     assert_eq!((inventory.boot.as_str(), inventory.free_bytes), ("boot-1", 5_000_000_000));
     assert_eq!(inventory.booted().unwrap().version, Version::new(0, 2, 0));
     assert_eq!(inventory.booted().unwrap().digest.to_string(), format!("sha256:{}", commit('b')));
@@ -95,7 +106,7 @@ fn what_the_program_says_is_told() {
 #[test]
 fn what_cannot_be_believed_is_told_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
-    let backend = Appliance::at(folder.path());
+    let backend = silent(folder.path());
     let why = || {
         let OsError::Failed { detail, .. } = backend.inventory().unwrap_err() else {
             panic!("another error")
@@ -104,7 +115,7 @@ fn what_cannot_be_believed_is_told_in_a_sentence() {
         detail
     };
     assert_eq!(why(), "it has not said so yet");
-    let file = folder.path().join(FILE);
+    let file = folder.path().join(STATUS);
     let texts = [String::new(), "{".to_owned(), "[1]".to_owned(), "[".repeat(100_000)];
     for text in texts {
         fs::write(&file, text).unwrap();
@@ -144,14 +155,14 @@ fn one_system_that_lies_there_twice_is_told_once() {
         deployment('8', "0.0.8", "of tomorrow"),
     ];
     say(folder.path(), &word("b", &deployments, &[]));
-    let inventory = Appliance::at(folder.path()).inventory().unwrap();
+    let inventory = silent(folder.path()).inventory().unwrap();
     let roles: Vec<Role> = inventory.deployments.iter().map(|one| one.role).collect();
     assert_eq!(roles, [Role::Booted, Role::Rollback, Role::Pinned, Role::Pinned]);
 }
 
 /// A daemon on this box, once it has looked.
 fn desk(folder: &Path, keep: &MemoryKeep) -> OsDesk {
-    let backend = Arc::new(Appliance::at(folder));
+    let backend = Arc::new(silent(folder));
     let options = OsOptions::new(backend, Arc::new(keep.clone()), Arc::new(Vec::new));
     let tick = std::time::Duration::from_millis(1);
     let desk = OsDesk::open(OsOptions { tick, ..options }).unwrap();
@@ -270,31 +281,139 @@ fn what_root_changes_is_seen_by_the_next_who_looks() {
     say(folder.path(), &word("boot-1", &two()[..2], &[]));
     until(&desk, |view| view.state.inventory.as_ref().unwrap().deployments.len() == 2);
     // Gone is not changed: what was seen last holds.
-    fs::remove_file(folder.path().join(FILE)).unwrap();
+    fs::remove_file(folder.path().join(STATUS)).unwrap();
     assert_eq!(desk.view().state.inventory.unwrap().deployments.len(), 2);
 }
 
+/// What the program for updates says: 0.3.0 waits, half of 0.4.0 is here.
+fn outlook() -> Value {
+    json!({ "schema": 9, "channel": "next", "floor": "0.1.5", "newest_made_at": 1_700_000_009,
+            "fetched": { "commit": commit('4'), "done_bytes": 50, "total_bytes": 100 },
+            "staged": { "commit": commit('c'), "version": "0.3.0", "made_at": 1_700_000_003 },
+            "remarks": ["a key was\u{1b} revoked"], "of tomorrow": [] })
+}
+
 #[test]
-fn what_needs_root_is_refused_at_once_and_changes_nothing() {
+fn what_is_said_of_updates_is_told_with_the_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = silent(folder.path());
+    say(folder.path(), &word("boot-1", &two(), &[]));
+    let without = backend.inventory().unwrap();
+    assert_eq!((without.channel, without.floor), (Channel::Stable, Version::new(0, 0, 0)));
+    assert_eq!((without.staged(), without.fetched), (None, None));
+    assert!(!backend.is_stale());
+
+    say_as(folder.path(), OUTLOOK, &outlook());
+    assert!(backend.is_stale());
+    let inventory = backend.inventory().unwrap();
+    assert!(!backend.is_stale());
+    assert_eq!((inventory.channel, inventory.floor), (Channel::Next, Version::new(0, 1, 5)));
+    assert_eq!(inventory.newest_manifest_at, 1_700_000_009);
+    let fetched = inventory.fetched.unwrap();
+    assert_eq!((fetched.done_bytes, fetched.total_bytes), (50, 100));
+    assert_eq!(fetched.digest.to_string(), format!("sha256:{}", commit('4')));
+    let staged = inventory.staged().unwrap();
+    assert_eq!((staged.version, staged.made_at), (Version::new(0, 3, 0), 1_700_000_003));
+    assert_eq!(inventory.rollback().unwrap().version, Version::new(0, 1, 0));
+    assert_eq!(inventory.deployments.len(), 4);
+    assert_eq!(inventory.remarks, ["it is warm", "a key was  revoked"]);
+}
+
+#[test]
+fn what_waits_is_told_once_wherever_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    say_as(folder.path(), OUTLOOK, &outlook());
+    let roles = |deployments: &[Value]| {
+        say(folder.path(), &word("boot-1", deployments, &[]));
+        let inventory = silent(folder.path()).inventory().unwrap();
+        let roles = inventory.deployments.iter().map(|one| (one.version.to_string(), one.role));
+        roles.collect::<Vec<_>>()
+    };
+    let told = |of: &[(&str, Role)]| {
+        of.iter().map(|(version, role)| ((*version).to_owned(), *role)).collect::<Vec<_>>()
+    };
+    let (b, a) = (deployment('b', "0.2.0", "booted"), deployment('a', "0.1.0", "rollback"));
+    // Deployed, and what the next start is into.
+    assert_eq!(
+        roles(&[deployment('c', "0.3.0", "staged"), b.clone(), a.clone()]),
+        told(&[("0.3.0", Role::Staged), ("0.2.0", Role::Booted), ("0.1.0", Role::Rollback)])
+    );
+    // Deployed, and taken back: it is not what one goes back to.
+    assert_eq!(
+        roles(&[b.clone(), deployment('c', "0.3.0", "rollback"), a.clone()]),
+        told(&[("0.2.0", Role::Booted), ("0.3.0", Role::Staged), ("0.1.0", Role::Rollback)])
+    );
+    // Another one is what the next start is into.
+    assert_eq!(
+        roles(&[deployment('d', "0.2.5", "staged"), b, a]),
+        told(&[
+            ("0.2.5", Role::Pinned),
+            ("0.2.0", Role::Booted),
+            ("0.1.0", Role::Rollback),
+            ("0.3.0", Role::Staged),
+        ])
+    );
+    // It runs.
+    assert_eq!(roles(&[deployment('c', "0.3.0", "booted")]), told(&[("0.3.0", Role::Booted)]));
+}
+
+#[test]
+fn what_cannot_be_understood_of_updates_hides_nothing_of_the_system() {
+    let folder = tempfile::tempdir().unwrap();
+    say(folder.path(), &word("boot-1", &two(), &[]));
+    let file = folder.path().join(OUTLOOK);
+    for text in ["", "{", "[1]", "{\"remarks\": 7}", &"[".repeat(100_000)] {
+        fs::write(&file, text).unwrap();
+        assert_eq!(silent(folder.path()).inventory().unwrap().deployments.len(), 3, "{text:.9}");
+    }
+    let big = fs::File::create(&file).unwrap();
+    big.set_len(MAX_BYTES * 1000).unwrap();
+    assert_eq!(silent(folder.path()).inventory().unwrap().deployments.len(), 3);
+    // A part that is odd is left out, the others are told.
+    let mut odd = outlook();
+    odd["channel"] = json!("nightly");
+    odd["floor"] = json!("\u{1b}");
+    odd["staged"]["commit"] = json!("../..");
+    odd["remarks"] = json!(vec!["r"; 100]);
+    say_as(folder.path(), OUTLOOK, &odd);
+    let inventory = silent(folder.path()).inventory().unwrap();
+    assert_eq!((inventory.channel, inventory.floor), (Channel::Stable, Version::new(0, 0, 0)));
+    assert_eq!((inventory.staged(), inventory.remarks.len()), (None, 17));
+    assert_eq!(inventory.fetched.unwrap().total_bytes, 100);
+    // As many as may be are there already.
+    let mut many: Vec<Value> =
+        (0..15).map(|at| deployment(char::from(b'0' + at % 10), "0.1.0", "pinned")).collect();
+    for (at, one) in many.iter_mut().enumerate() {
+        one["commit"] = json!(format!("{at:064}"));
+    }
+    many.push(deployment('b', "0.2.0", "booted"));
+    say_as(folder.path(), OUTLOOK, &outlook());
+    say(folder.path(), &word("boot-1", &many, &[]));
+    assert_eq!(silent(folder.path()).inventory().unwrap().deployments.len(), 16);
+}
+
+#[test]
+fn what_is_asked_of_nobody_is_told_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     say(folder.path(), &word("boot-1", &two(), &[]));
     let desk = desk(folder.path(), &MemoryKeep::default());
-    let before = desk.view().state;
-    let digest = before.inventory.as_ref().unwrap().rollback().unwrap().digest;
-    let (when, insist) = (When::Now, true);
-    for verb in [
-        Verb::Check,
-        Verb::Download { insist },
-        Verb::Stage { insist },
-        Verb::Apply { when, insist },
-        Verb::Rollback { digest: None, when, insist },
-        Verb::Pin(digest),
-        Verb::Unpin(digest),
-    ] {
-        assert_eq!(desk.ask(verb.clone()).unwrap_err(), NOT_YET, "{verb:?}");
+    let digest = desk.view().state.inventory.unwrap().rollback().unwrap().digest;
+    for verb in [Verb::Check, Verb::Pin(digest), Verb::Follow(Channel::Next)] {
+        desk.ask(verb.clone()).unwrap();
+        let is_over = |view: &OsView| view.state.phase == Phase::Idle;
+        let problem = until(&desk, is_over).state.problem.unwrap();
+        assert_eq!(problem.code, "failed", "{verb:?}");
+        assert!(problem.sentence.contains("the system's bus does not answer"), "{problem:?}");
+        desk.ask(Verb::Dismiss).unwrap();
     }
-    assert_eq!(NOT_YET.code(), "unavailable");
-    assert_eq!(desk.view().state, before);
-    assert_eq!(desk.ask(Verb::Cancel).unwrap_err(), OsError::NothingToCancel);
-    desk.ask(Verb::Dismiss).unwrap();
+    assert_eq!(desk.view().state.inventory.unwrap().deployments.len(), 3);
+    let switched = silent(folder.path()).reboot(&crate::os::Cancel::default()).unwrap_err();
+    assert!(switched.to_string().contains("not an appliance"), "{switched}");
+}
+
+#[test]
+fn a_part_is_never_more_than_the_whole() {
+    assert_eq!((part(100, 50, 100), part(100, 1, 3), part(100, 5, 0)), (50, 33, 100));
+    assert_eq!((part(100, 200, 100), part(u64::MAX, u64::MAX - 1, u64::MAX)), (100, u64::MAX - 1));
+    assert_eq!(part(0, 1, 2), 0);
 }

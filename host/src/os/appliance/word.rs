@@ -99,18 +99,19 @@ struct SaidBad {
     at: u64,
 }
 
-/// The inventory that these bytes say.
+/// The inventory that these bytes say. `staged` waits to be applied, whatever else it would be here: what was deployed and
+/// not started, because the restart into it was taken back, is nothing to go back to.
 ///
 /// # Errors
 /// Why they cannot be believed, as a part of a sentence.
-pub(super) fn parse(bytes: &[u8]) -> Result<Inventory, String> {
+pub(super) fn parse(bytes: &[u8], staged: Option<Digest>) -> Result<Inventory, String> {
     let word: Word = serde_json::from_slice(bytes).map_err(|error| bounded(&error.to_string()))?;
     let newest: Vec<Attempt> = attempts(&word.attempts);
     let mut earlier = newest;
     let attempt = earlier.pop();
     Ok(Inventory {
         boot: bounded(&word.boot_id),
-        deployments: deployments(&word.deployments)?,
+        deployments: deployments(&word.deployments, staged)?,
         fetched: None,
         free_bytes: word.free_bytes,
         floor: Version::new(0, 0, 0),
@@ -119,13 +120,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Inventory, String> {
         earlier,
         verdict: word.verdict.as_ref().and_then(outcome),
         bad: word.bad.iter().rev().take(MAX_BAD).rev().filter_map(bad).collect(),
-        remarks: word.remarks.iter().take(MAX_REMARKS).map(|text| bounded(text)).collect(),
+        remarks: remarks(&word.remarks),
         channel: Channel::Stable,
     })
 }
 
 /// Each system once, under the first thing that it is there for.
-fn deployments(said: &[SaidDeployment]) -> Result<Vec<Deployment>, String> {
+fn deployments(said: &[SaidDeployment], staged: Option<Digest>) -> Result<Vec<Deployment>, String> {
     if said.len() > MAX_DEPLOYMENTS {
         return Err(format!("it names {} systems, more than {MAX_DEPLOYMENTS}", said.len()));
     }
@@ -136,13 +137,16 @@ fn deployments(said: &[SaidDeployment]) -> Result<Vec<Deployment>, String> {
         let version = one.version.parse().map_err(|error| bounded(&format!("{error}")))?;
         let role = match one.role {
             SaidRole::Booted => Role::Booted,
-            SaidRole::Staged => Role::Staged,
+            _ if staged == Some(digest) => Role::Staged,
+            SaidRole::Staged if staged.is_none() => Role::Staged,
             // One goes back to the first of them; the others are just there.
             SaidRole::Rollback if found.iter().all(|one| one.role != Role::Rollback) => {
                 Role::Rollback
             }
             SaidRole::Pristine => Role::Pristine,
-            SaidRole::Rollback | SaidRole::Pinned | SaidRole::Another => Role::Pinned,
+            SaidRole::Staged | SaidRole::Rollback | SaidRole::Pinned | SaidRole::Another => {
+                Role::Pinned
+            }
         };
         let (made_at, pinned) = (one.made_at, one.pinned);
         match found.iter_mut().find(|known| known.digest == digest) {
@@ -216,8 +220,18 @@ fn bad(said: &SaidBad) -> Option<BadMark> {
 }
 
 /// A commit's checksum is a SHA-256.
-fn digest(commit: &str) -> Option<Digest> {
+pub(super) fn digest(commit: &str) -> Option<Digest> {
     format!("sha256:{commit}").parse().ok()
+}
+
+/// The commit of this system, as root's programs call it.
+pub(super) fn commit(digest: Digest) -> String {
+    digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What somebody ought to know.
+pub(super) fn remarks(said: &[String]) -> Vec<String> {
+    said.iter().take(MAX_REMARKS).map(|text| bounded(text)).collect()
 }
 
 fn short(text: &str) -> String {

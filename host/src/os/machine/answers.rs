@@ -99,12 +99,12 @@ impl Run<'_> {
         self.tell_problem(error);
     }
 
-    pub(super) fn download(&mut self, release: Release, inventory: &Inventory) {
+    pub(super) fn download(&mut self, release: Release, insist: bool, inventory: &Inventory) {
         let fetched = inventory.fetched.filter(|fetched| fetched.digest == release.digest);
         let done_bytes = fetched.map_or(0, |fetched| fetched.done_bytes);
         self.state.problem = None;
         self.enter(Phase::Downloading { release: release.clone(), done_bytes });
-        self.act(Action::Download(release));
+        self.act(Action::Download { release, insist });
     }
 
     pub(super) fn progress(&mut self, now_bytes: u64) {
@@ -135,6 +135,11 @@ impl Run<'_> {
                 self.act(Action::Look);
             }
         }
+    }
+
+    pub(super) fn stage(&mut self, release: Release, insist: bool) {
+        self.enter(Phase::Staging { release: release.clone() });
+        self.act(Action::Stage { release, insist });
     }
 
     pub(super) fn staged(&mut self, result: Result<Inventory, OsError>) {
@@ -170,6 +175,32 @@ impl Run<'_> {
             }
             Err(error) => self.fail(version, &error),
         }
+    }
+
+    pub(super) fn followed(&mut self, result: Result<Inventory, OsError>) {
+        let Phase::Following { channel } = self.state.phase else { return };
+        self.enter(Phase::Idle);
+        match self.believed(result) {
+            Ok(_) => {
+                self.forget_offers();
+                self.state.problem = None;
+                let sentence = format!("Updates come from the channel {channel} from now on.");
+                self.record(What::Followed, None, sentence, None);
+            }
+            Err(error) => {
+                let sentence = format!("Updates do not come from the channel {channel}: {error}.");
+                self.record(What::Failed, None, sentence, Some(error.to_string()));
+                self.tell_problem(&error);
+                self.act(Action::Look);
+            }
+        }
+    }
+
+    /// What another channel has says nothing of this one.
+    pub(super) fn forget_offers(&mut self) {
+        self.state.offered = None;
+        self.state.skipped.clear();
+        self.state.checked = None;
     }
 
     pub(super) fn arranged(&mut self, digest: Digest, result: Result<(), OsError>) {
@@ -218,7 +249,7 @@ impl Run<'_> {
     pub(super) fn stay(&mut self) {
         let booted = self.state.inventory.as_ref().and_then(Inventory::booted);
         if let Some(digest) = booted.map(|booted| booted.digest) {
-            self.act(Action::Arrange(digest));
+            self.arrange(digest);
         }
     }
 }

@@ -30,7 +30,7 @@ impl Run<'_> {
                 if left.is_zero() {
                     let digest = plan.digest;
                     self.enter(Phase::Arranging(plan));
-                    self.act(Action::Arrange(digest));
+                    self.arrange(digest);
                 } else {
                     self.announce_countdown(&plan, left);
                 }
@@ -86,13 +86,18 @@ impl Run<'_> {
                     self.enter(Phase::Idle);
                     self.tell_staged(release.version);
                 } else {
-                    self.act(Action::Stage(release));
+                    let insist = self.state.bad(release.digest).is_some();
+                    self.act(Action::Stage { release, insist });
                 }
             }
             Phase::Waiting(plan)
             | Phase::Countdown { plan, .. }
             | Phase::Arranging(plan)
             | Phase::Rebooting { plan, .. } => self.resume_plan(plan, inventory),
+            Phase::Following { .. } => {
+                self.forget_offers();
+                self.enter(Phase::Idle);
+            }
             Phase::Idle | Phase::Checking | Phase::Pinning { .. } | Phase::Verifying { .. } => {
                 self.enter(Phase::Idle);
             }
@@ -113,7 +118,10 @@ impl Run<'_> {
             .or_else(|| policy::no_room(&release, inventory));
         match refused {
             Some(error) => self.fail(release.version, &error),
-            None => self.download(release, inventory),
+            None => {
+                let insist = self.state.bad(release.digest).is_some();
+                self.download(release, insist, inventory);
+            }
         }
     }
 

@@ -66,6 +66,9 @@ pub struct Disk {
     pub floor: Version,
     /// The newest attempt.
     pub attempt: Option<Attempt>,
+    /// Where releases come from.
+    #[serde(default)]
+    pub channel: Channel,
 }
 
 impl Default for Disk {
@@ -89,6 +92,7 @@ impl Default for Disk {
             free_bytes: 20_000_000_000,
             floor: Version::new(1, 4, 0),
             attempt: None,
+            channel: Channel::Stable,
         }
     }
 }
@@ -184,7 +188,7 @@ impl Disk {
             verdict: None,
             bad: Vec::new(),
             remarks: Vec::new(),
-            channel: Channel::Stable,
+            channel: self.channel,
         }
     }
 }
@@ -219,7 +223,7 @@ impl Simulated {
     }
 
     /// From now on it goes by this script.
-    pub fn follow(&self, script: Script) {
+    pub fn go_by(&self, script: Script) {
         self.lock().script = script;
     }
 
@@ -285,12 +289,18 @@ impl OsBackend for Simulated {
             return Err(OsError::Stopped);
         }
         self.mishap(Call::Check, 0, cancel)?;
-        Ok(self.lock().script.releases.clone())
+        let inside = self.lock();
+        // What is for everybody is for those who want it early, too.
+        let is_for = |release: &&Release| {
+            inside.disk.channel == Channel::Next || release.channel == Channel::Stable
+        };
+        Ok(inside.script.releases.iter().filter(is_for).cloned().collect())
     }
 
     fn download(
         &self,
         release: &Release,
+        _insist: bool,
         progress: &mut dyn FnMut(u64),
         cancel: &Cancel,
     ) -> Result<(), OsError> {
@@ -313,7 +323,7 @@ impl OsBackend for Simulated {
         }
     }
 
-    fn stage(&self, release: &Release, cancel: &Cancel) -> Result<(), OsError> {
+    fn stage(&self, release: &Release, _insist: bool, cancel: &Cancel) -> Result<(), OsError> {
         if cancel.wait(self.pace.stage) {
             return Err(OsError::Stopped);
         }
@@ -336,7 +346,7 @@ impl OsBackend for Simulated {
         self.keep(disk)
     }
 
-    fn arrange_boot(&self, digest: Digest) -> Result<(), OsError> {
+    fn arrange_boot(&self, digest: Digest, _insist: bool) -> Result<(), OsError> {
         self.mishap(Call::ArrangeBoot, 0, &Cancel::default())?;
         let mut inside = self.lock();
         let disk = &mut inside.disk;
@@ -365,6 +375,13 @@ impl OsBackend for Simulated {
         }
         disk.prune();
         self.keep(disk)
+    }
+
+    fn follow(&self, channel: Channel) -> Result<(), OsError> {
+        self.mishap(Call::Follow, 0, &Cancel::default())?;
+        let mut inside = self.lock();
+        inside.disk.channel = channel;
+        self.keep(&inside.disk)
     }
 }
 

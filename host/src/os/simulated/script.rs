@@ -25,6 +25,8 @@ pub enum Call {
     Reboot,
     /// Pin or unpin.
     Pin,
+    /// Look for releases elsewhere.
+    Follow,
 }
 
 /// How a call fails.

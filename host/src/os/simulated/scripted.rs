@@ -173,7 +173,9 @@ mod tests {
 
     #[test]
     fn every_call_fails_in_every_way_and_every_version_comes_to_any_end() {
-        for call in ["inventory", "check", "download", "stage", "arrange-boot", "reboot", "pin"] {
+        let calls =
+            ["inventory", "check", "download", "stage", "arrange-boot", "reboot", "pin", "follow"];
+        for call in calls {
             for how in [
                 "stalls",
                 "unreachable",

@@ -75,6 +75,7 @@ impl OsPhase {
                 Self::Staging { version: release.version.to_string() }
             }
             os::Phase::Pinning { version, .. } => Self::Pinning { version: version.to_string() },
+            os::Phase::Following { channel } => Self::Following { channel: (*channel).into() },
             os::Phase::Waiting(plan) => {
                 let (version, cause) = of(plan);
                 Self::Waiting { version, cause }
@@ -254,6 +255,15 @@ impl From<os::Channel> for OsChannel {
     }
 }
 
+impl From<OsChannel> for os::Channel {
+    fn from(channel: OsChannel) -> Self {
+        match channel {
+            OsChannel::Stable => Self::Stable,
+            OsChannel::Next => Self::Next,
+        }
+    }
+}
+
 impl From<os::Cause> for OsCause {
     fn from(cause: os::Cause) -> Self {
         match cause {
@@ -286,6 +296,7 @@ impl From<os::What> for OsWhat {
             os::What::RolledBack => Self::RolledBack,
             os::What::Pinned => Self::Pinned,
             os::What::Unpinned => Self::Unpinned,
+            os::What::Followed => Self::Followed,
             os::What::Failed => Self::Failed,
         }
     }
