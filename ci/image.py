@@ -28,6 +28,8 @@ ESP_MIB = 1024
 DISK_GIB = 8
 ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+# Whose updates a box believes: the key that signs, and the one that takes its place.
+KEYS = ("current", "next")
 # Layers of old builds; one build has about 4 GiB of them.
 MAX_STORAGE_GIB = 12
 # How long each step took, in seconds.
@@ -69,11 +71,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("--release", action="store_true")
     parser.add_argument("--base")
+    parser.add_argument("--registry", default="")
+    parser.add_argument("--keys", type=Path)
     parser.add_argument("--nvidia", choices=["none", "debian", "vendor"], default="none")
     parser.add_argument("--out", type=Path, default=ROOT / "target/image")
     arguments = parser.parse_args()
     if arguments.release and not (arguments.base and "@sha256:" in arguments.base):
         parser.error("a release begins from a base that is named by digest (--base IMAGE@sha256:..)")
+    if arguments.release and not arguments.keys:
+        parser.error("a release believes keys that are not for tests (--keys FOLDER)")
     return arguments
 
 
@@ -122,13 +128,14 @@ def build(arguments: argparse.Namespace) -> str:
     if base is None:
         with step("base"):
             base = make_base()
-    context = snapshot()
+    context = snapshot(arguments.keys or test_keys())
     registry = Path(os.environ["CARGO_HOME"]) / "registry"
     settings = {
         "BASE": base,
         "FLAVOUR": arguments.flavour,
         "NVIDIA": arguments.nvidia,
         "VERSION": arguments.version,
+        "REGISTRY": arguments.registry,
         "DEBUG": int(arguments.debug),
         "RELEASE": int(arguments.release),
         "CARGO_NET_OFFLINE": "true",
@@ -147,12 +154,29 @@ def build(arguments: argparse.Namespace) -> str:
     return tag
 
 
-def snapshot() -> Path:
+def snapshot(keys: Path) -> Path:
     """A copy of what the image is made from: a file that is changed meanwhile is in all of it or in none."""
     context = CACHE / "context"
     parts = ["Containerfile", "Cargo.toml", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "core", "host", "image", "overlays"]
     run("rsync", "--archive", "--delete", "--exclude=target", *(ROOT / part for part in parts), context)
+    # The secret halves stay where they are.
+    shutil.rmtree(context / "keys", ignore_errors=True)
+    (context / "keys").mkdir()
+    for name in KEYS:
+        run("install", "-m", "0644", keys / f"{name}.pub", context / "keys")
     return context
+
+
+def test_keys() -> Path:
+    """Keys of this machine, with both halves, so that its tests can make updates for its images. They say what they are,
+    and no release may hold them."""
+    folder = CACHE / "keys"
+    for name in KEYS:
+        if not (folder / f"{name}.pub").exists():
+            (folder / f"{name}.key").unlink(missing_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            run(ROOT / "target/debug/punktfunk-publish", "keygen", "--test", folder, name, quiet=True)
+    return folder
 
 
 def policy() -> Path:

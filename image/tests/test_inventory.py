@@ -9,7 +9,7 @@ import pytest
 
 from conftest import ROOT
 
-PROGRAMS = ("host", "agent", "launcher", "sound", "os")
+PROGRAMS = ("host", "agent", "launcher", "sound", "os", "update")
 # SPDX 2.3, sec. 3.2.1, 7.2.1 and 6.9.1: what an identifier and a moment look like.
 IDENTIFIER = re.compile(r"SPDXRef-[A-Za-z0-9.-]+")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

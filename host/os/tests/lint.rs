@@ -229,6 +229,14 @@ fn what_a_release_must_not_have() {
             refused(true, "a test's key", |tree| tree.write(&format!("{root}/{name}"), text));
         }
     }
+    // As the keys of tests are made.
+    refused(true, "a test's key is in a release: ", |tree| {
+        let key = format!("# test key\n{}\n", "0".repeat(64));
+        tree.write("usr/share/punktfunk/release-keys/current.pub", &key);
+    });
+    let own = Tree::new();
+    own.write("usr/share/punktfunk/release-keys/next.pub", &format!("{}\n", "0".repeat(64)));
+    assert_eq!(own.lint(true), [""; 0]);
     // On a desk all of that is wanted.
     let tree = Tree::new();
     tree.write("etc/containers/policy.json", open);
