@@ -30,6 +30,8 @@ ALL = ["lint", "unit", "stream", "vm"]
 FUZZ_SECONDS = int(os.environ.get("PUNKTFUNK_FUZZ_SECONDS", "600"))
 # Tests whose `#[ignore]` ends so need a compositor, which refuses root.
 NEEDS_ORDINARY_USER = 'an unprivileged user"]'
+# And these a disk in a folder, with owners and modes.
+NEEDS_ROOT = '"needs root and ostree"'
 NOBODY = 65534
 
 
@@ -60,8 +62,10 @@ def unit(long):
     threads = max(4, os.cpu_count() or 0)
     run(["cargo", "test", "--workspace", "--locked"], env=os.environ | {"RUST_TEST_THREADS": str(threads)})
     for binary, source in test_binaries():
-        for group in ordinary_user_tests(source):
+        for group in ignored_tests(source, NEEDS_ORDINARY_USER):
             run_as_ordinary_user(binary, group, {"PUNKTFUNK_CYCLES": "500"} if long else {})
+        for group in ignored_tests(source, NEEDS_ROOT):
+            run_as_root(binary, group)
 
 
 def test_binaries():
@@ -74,19 +78,28 @@ def test_binaries():
             yield Path(message["executable"]), Path(message["target"]["src_path"])
 
 
-def ordinary_user_tests(source):
-    """What to hand to a test program so that it runs its tests for an ordinary user: a filter for each module."""
+def ignored_tests(source, reason):
+    """What to hand to a test program so that it runs its tests that are ignored for this reason: a filter for each
+    module."""
     if source.name != "lib.rs":
         # A test of several files lies in a folder of its own, below `tests`, and begins with its main.rs.
         is_folder = source.name == "main.rs" and source.parent.parent.name == "tests"
         files = source.parent.rglob("*.rs") if is_folder else [source]
-        return [""] if any(NEEDS_ORDINARY_USER in file.read_text() for file in files) else []
+        return [""] if any(reason in file.read_text() for file in files) else []
     groups = []
     for file in sorted(source.parent.rglob("*.rs")):
-        if NEEDS_ORDINARY_USER in file.read_text():
+        if reason in file.read_text():
             parts = file.relative_to(source.parent).with_suffix("").parts
             groups.append("::".join(parts[:-1] if parts[-1] == "mod" else parts) + "::")
     return groups
+
+
+def run_as_root(binary, name_filter):
+    """Runs the ignored tests of one program as root."""
+    command = [] if os.getuid() == 0 else ["sudo"]
+    words = [name_filter] if name_filter else []
+    run([*command, binary, "--ignored", "--test-threads=2", *words],
+        name=f"tests as root: {binary.name.rsplit('-', 1)[0]} {name_filter}")
 
 
 def run_as_ordinary_user(binary, name_filter, settings):
@@ -128,7 +141,8 @@ def stream(long):
     daemon = TARGET / "debug" / "punktfunk-host"
     published = ROOT / "target" / "debug"
     published.mkdir(parents=True, exist_ok=True)
-    parts = ("punktfunk-agent", "punktfunk-launcher", "punktfunk-os", "punktfunk-sound")
+    parts = ("punktfunk-agent", "punktfunk-launcher", "punktfunk-os", "punktfunk-sound", "punktfunk-update",
+             "punktfunk-publish")
     for program in (daemon, *map(daemon.with_name, parts)):
         shutil.copy2(program, published / f".new-{program.name}")
         os.replace(published / f".new-{program.name}", published / program.name)

@@ -23,7 +23,8 @@ use_build_cache() {
     clone="$ROOT $(stat -c %d:%i "$ROOT")"
     if [ "$(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null)" != "$clone" ]; then
         (cd "$ROOT" && cargo clean --quiet --locked -p punktfunk-core -p punktfunk-agent -p punktfunk-launcher \
-            -p punktfunk-os -p punktfunk-sound -p punktfunk-host)
+            -p punktfunk-os -p punktfunk-sound -p punktfunk-update -p punktfunk-update-rig -p punktfunk-publish \
+            -p punktfunk-host)
         echo "$clone" >"$CARGO_TARGET_DIR/clone"
     fi
     # Caches that no build has touched for a month belong to lock files long gone.
@@ -35,7 +36,8 @@ use_build_cache() {
 publish_binaries() {
     mkdir -p "$ROOT/target/debug"
     local program
-    for program in punktfunk-host punktfunk-agent punktfunk-launcher punktfunk-os punktfunk-sound; do
+    for program in punktfunk-host punktfunk-agent punktfunk-launcher punktfunk-os punktfunk-sound punktfunk-update \
+        punktfunk-publish; do
         install -m 0755 "$CARGO_TARGET_DIR/debug/$program" "$ROOT/target/debug/$program"
     done
 }
@@ -49,6 +51,6 @@ build_host() {
     fi
     # Whoever ends the script ends the compiler.
     (cd "$ROOT" && setpriv --pdeathsig=TERM cargo build --locked -p punktfunk-host -p punktfunk-agent \
-        -p punktfunk-launcher -p punktfunk-os -p punktfunk-sound)
+        -p punktfunk-launcher -p punktfunk-os -p punktfunk-sound -p punktfunk-update -p punktfunk-publish)
     publish_binaries
 }
