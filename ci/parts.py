@@ -26,6 +26,8 @@ ARTEFACTS = ROOT / "target" / "ci"
 STOCK_CLIENT = ROOT / "host" / "tests" / "stock_client"
 BOX = ROOT / "image" / "tests"
 ALL = ["lint", "unit", "stream", "vm"]
+# From where the box of the tests updates itself: at the router of the home that they make.
+REGISTRY = "http://10.78.0.1:5000/punktfunk"
 # Of each fuzz target, in a full run.
 FUZZ_SECONDS = int(os.environ.get("PUNKTFUNK_FUZZ_SECONDS", "600"))
 # Tests whose `#[ignore]` ends so need a compositor, which refuses root.
@@ -164,7 +166,7 @@ def stream(long):
 def vm(long, only=None):
     """`only` are parts of the long cases; all of them if it says nothing."""
     image = ARTEFACTS / "image"
-    run([ROOT / "ci" / "image", "--raw", "--out", image], name="the image of the box")
+    run([ROOT / "ci" / "image", "--raw", "--registry", REGISTRY, "--out", image], name="the image of the box")
     results = ARTEFACTS / "vm"
     as_root = [] if os.getuid() == 0 else ["sudo"]
     run([*as_root, "rm", "-rf", results])
@@ -180,6 +182,8 @@ def vm(long, only=None):
     def tests(what, place, repo, *words):
         return [*as_root, python, "-B", "-m", "pytest", what, "-v", "-p", "no:cacheprovider", "--rootdir", ROOT,
                 "--image", raw, "--repo", repo, "--os-program", ROOT / "target" / "debug" / "punktfunk-os",
+                "--publish-program", ROOT / "target" / "debug" / "punktfunk-publish", "--keys", CACHE / "image" / "keys",
+                "--registry", REGISTRY,
                 "--artefacts", place, *words]
 
     def of_file(file):

@@ -16,6 +16,8 @@ from disk import Disk  # noqa: E402
 from home import Home, wait_for  # noqa: E402
 from machine import Machine  # noqa: E402
 from record import Record  # noqa: E402
+from registry import Registry  # noqa: E402
+from releases import Releases  # noqa: E402
 from story import OFF_S, VERSION, Browser, Device, code_of, green, install, pair, ready  # noqa: E402
 from variants import Variants  # noqa: E402
 
@@ -24,6 +26,9 @@ def pytest_addoption(parser):
     parser.addoption("--image", required=True, help="the raw image to test; image.json lies beside it")
     parser.addoption("--repo", required=True, help="the OSTree repository that it was made from")
     parser.addoption("--os-program", required=True, help="a punktfunk-os that runs here")
+    parser.addoption("--publish-program", required=True, help="a punktfunk-publish that runs here")
+    parser.addoption("--keys", required=True, help="the folder of the release keys that the image trusts")
+    parser.addoption("--registry", required=True, help="from where the image updates itself: a URL in the home's network")
     parser.addoption("--artefacts", required=True, help="the folder for logs and pictures")
     parser.addoption("--settled", type=Path, help="where the settled box lies, or is kept for the next run")
 
@@ -76,6 +81,16 @@ def home(artefacts):
     with Home(artefacts) as home:
         # What is started here later can reach the box.
         yield home
+
+
+@pytest.fixture(scope="session")
+def releases(request, home, image, variants, tmp_path_factory):
+    """What the box of these tests updates itself from, in a registry in its home."""
+    folder = tmp_path_factory.mktemp("releases")
+    flavour = json.loads((image.parent / "image.json").read_text())["flavour"]
+    program, keys = (Path(request.config.getoption(name)).resolve() for name in ("--publish-program", "--keys"))
+    with Registry(request.config.getoption("--registry"), home, folder / "registry") as registry:
+        yield Releases(program, keys, variants.repo, flavour, folder, registry)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STOCK_CLIENT = ROOT / "host/tests/stock_client"
 # Software emulation on two cores that are busy with other things is a hundred times slower than a PC.
 START_S, GREEN_S, OFF_S = 900, 600, 240
+# Fetching and staging are done with what a stream leaves of the processor, which is not much of an emulated one.
+STEP_S = 1200
 # What the image is called that the machine begins with: as the workspace is.
 VERSION = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
 
@@ -75,6 +78,22 @@ class Device:
         return seen
 
 
+    @contextmanager
+    def watching(self, name):
+        """Plays the Test card, each picture of which has a number, while the body runs; the numbers are in the dict
+        that it gives once the body has ended."""
+        out, seen = self.artefacts / name, {}
+        out.mkdir(exist_ok=True)
+        player = self.begin("watch", out=out, seconds=STEP_S, width=320, height=200, fps=10)
+        try:
+            wait_for("the first picture", 240, (out / "first").exists, lambda: player.poll() is None)
+            yield seen
+            (out / "enough").touch()
+            seen.update(self.finish(player))
+        finally:
+            player.kill()
+
+
 def is_card(path):
     """The edge of the Test card: blocks of black and white by turns, 16 pixels wide in this mode."""
     picture = Image.open(path).convert("L")
@@ -107,13 +126,36 @@ def green(machine, owner, version):
     return wait_for("the green light", GREEN_S, verdict, machine.is_on)
 
 
-def pair(owner, device):
+def pair(owner, device, name="Kitchen tablet"):
     desk = owner.call("POST", "/pairing/arm")
     asking = device.begin("pair", pin="2468")
     owner.call("GET", f"/pairing?after={desk['revision']}&wait_s=60")
-    owner.call("POST", "/pairing/answer", {"pin": "2468", "name": "Kitchen tablet"})
+    owner.call("POST", "/pairing/answer", {"pin": "2468", "name": name})
     outcome = device.finish(asking)
     assert outcome["paired"], outcome
+
+
+def step(machine, owner, verb, done, body=None):
+    """Asks for a step of an update, and waits for its end; gives what is said of the system then."""
+    owner.call("POST", f"/os/{verb}", body or {})
+
+    def ended():
+        report = owner.call("GET", "/os")
+        assert not report.get("problem"), report["problem"]
+        return report["phase"]["name"] == "idle" and done(report) and report
+
+    return wait_for(f"the end of {verb}", STEP_S, ended, machine.is_on)
+
+
+def stage(machine, owner, release):
+    """Looks for updates, fetches the one that is offered, and prepares it."""
+    version = release["version"]
+    report = step(machine, owner, "check", lambda report: "checked" in report)
+    offered = report.get("offered")
+    assert offered and offered["version"] == version, report
+    assert offered["digest"] == f"sha256:{release['commit']}" and offered["changes"] == release["changes"], offered
+    step(machine, owner, "download", lambda report: report["downloaded_bytes"] == offered["size_bytes"])
+    return step(machine, owner, "stage", lambda report: (report.get("staged") or {}).get("version") == version)
 
 
 def install(machine, variants, os_program, version, tmp, *, tries=None, **options):

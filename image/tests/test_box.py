@@ -10,7 +10,7 @@ from home import BOX, wait_for
 from network import inside
 from owner import PASSWORD, Refused
 from story import (
-    GREEN_S, OFF_S, ROOT, START_S, VERSION, Browser, Device, code_of, green, install, pair, ready, told_of)
+    GREEN_S, OFF_S, ROOT, START_S, VERSION, Browser, Device, code_of, green, pair, ready, stage, step, told_of)
 
 TCP_PORTS = {80, 443, 47984, 47989, 47990, 48010}
 
@@ -71,23 +71,46 @@ def test_nothing_listens_that_should_not(machine, home):
     assert open_ports == TCP_PORTS, done.stdout
 
 
-def test_it_switches_itself_off(machine):
-    machine.press_power()
-    machine.wait_off(OFF_S)
-
-
-def test_a_better_version_becomes_green_and_keeps_the_pairing(
-        machine, owner, device, variants, os_program, tmp_path_factory, measured):
+def test_it_updates_itself_while_somebody_plays(machine, owner, device, releases, variants, artefacts, tmp_path, measured):
     # This one has a shell on its serial console, for what only somebody inside can see.
-    install(machine, variants, os_program, "0.2.0", tmp_path_factory.mktemp("v2"), debug=True)
-    counted = [name for name in machine.storage.esp_entries() if "+3" in name]
-    assert len(counted) == 1, machine.storage.esp_entries()
-    machine.switch_on()
+    release = releases.publish("0.2.0", variants.make("0.2.0", debug=True))
+    starts = machine.starts()
+    with device.watching("watched") as seen:
+        began = machine.cpu_seconds()
+        stage(machine, owner, release)
+        measured["staged_cpu_s"] = round(machine.cpu_seconds() - began, 1)
+        # What runs is as it was, for the loader, too, and somebody plays: it waits.
+        assert not [name for name in machine.storage.esp_entries() if release["commit"] in name]
+        assert owner.call("POST", "/os/apply", {})["phase"]["name"] == "waiting"
+        # What is changed and who is paired after that comes along.
+        owner.call("PATCH", "/settings", {"name": "Renamed while staged"})
+        other = Device(device.home, artefacts, tmp_path / "other")
+        other.folder.mkdir()
+        pair(owner, other, "Other tablet")
+        report = owner.call("GET", "/os")
+        assert report["phase"]["name"] == "waiting" and report["streaming"], report
+        assert machine.starts() == starts
+    shown, given = seen["shown"], seen["given"]
+    readable = [number for number in shown if number is not None]
+    measured["pictures_while_staging"] = len(shown)
+    # Nothing that was encoded is lost: what came is one row, and what it shows only goes on.
+    assert given == list(range(given[0], given[0] + len(given))), given
+    assert len(readable) >= 20 and len(readable) >= 0.9 * len(shown), (len(readable), len(shown))
+    assert all(one < two for one, two in zip(readable, readable[1:])), readable
+    wait_for("the restart", START_S, lambda: machine.starts() == starts + 1, machine.is_on)
     ready(machine, owner)
     owner.ask("login")
     green(machine, owner, "0.2.0")
     wait_for("the blessing", 60, lambda: not any("+" in name for name in machine.storage.esp_entries()), machine.is_on)
+    banner = wait_for("the news", 60, lambda: owner.call("GET", "/os").get("banner"), machine.is_on)
+    assert (banner["kind"], banner["version"], banner["running"]) == ("updated", "0.2.0", "0.2.0"), banner
+    assert banner["checks"] and all(check["passed"] for check in banner["checks"]), banner
+    owner.call("POST", "/os/dismiss")
+    assert "banner" not in owner.call("GET", "/os")
+    [name] = [one["value"] for one in owner.call("GET", "/settings") if one["key"] == "name"]
+    assert name == "Renamed while staged"
     device.play("second")
+    other.play("other")
 
 
 def test_nothing_may_be_written_that_should_not(machine):
@@ -157,10 +180,7 @@ def test_root_keeps_another_key_after_each_change_of_the_password(machine, owner
     assert not told, told
 
 
-def test_a_version_that_cannot_stream_returns_by_itself(
-        machine, owner, device, variants, os_program, tmp_path_factory, measured):
-    machine.press_power()
-    machine.wait_off(OFF_S)
+def test_a_version_that_cannot_stream_returns_by_itself(machine, owner, device, releases, variants, measured):
     # Its encoder is no library any more.
     path = "usr/lib/x86_64-linux-gnu/libx264.so.164"
 
@@ -168,9 +188,12 @@ def test_a_version_that_cannot_stream_returns_by_itself(
         (tree / path).parent.mkdir(parents=True)
         (tree / path).write_bytes(b"not a library")
 
-    install(machine, variants, os_program, "0.3.0", tmp_path_factory.mktemp("v3"), tries=1, change=break_encoder)
+    release = releases.publish("0.3.0", variants.make("0.3.0", change=break_encoder))
+    # The owner's word: one try is enough, and saves two starts.
+    machine.shell("mkdir -p /etc/punktfunk && echo 1 >/etc/punktfunk/boot-tries")
+    stage(machine, owner, release)
     starts = machine.starts()
-    machine.switch_on()
+    owner.call("POST", "/os/apply", {"when": "now"})
     wait_for("the second start", START_S + GREEN_S, lambda: machine.starts() >= starts + 2, machine.is_on)
     ready(machine, owner)
     report = wait_for("the report of the broken version", 60, lambda: told_of(owner, "0.3.0"), machine.is_on)
@@ -182,4 +205,12 @@ def test_a_version_that_cannot_stream_returns_by_itself(
     failed = {check["name"] for check in banner["checks"] if not check["passed"]}
     assert "self-test" in failed and "daemon" not in failed, banner
     assert banner["reason"], banner
+    # It is offered no more, and what is wrong with it is said.
+    report = step(machine, owner, "check", lambda report: report["checked"]["at"] >= release["made_at"])
+    assert "offered" not in report and [one["version"] for one in report["skipped"]] == ["0.3.0"], report
     device.play("third")
+
+
+def test_it_switches_itself_off(machine):
+    machine.press_power()
+    machine.wait_off(OFF_S)

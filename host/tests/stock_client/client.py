@@ -50,6 +50,7 @@ def main():
         ("desktop", play_desktop, ("config", "address", "out", "seconds")),
         ("measure", measure, ("config", "address", "seconds", "width", "height", "fps")),
         ("glance", glance_at_card, ("config", "address", "out", "seconds", "width", "height", "fps")),
+        ("watch", watch_card, ("config", "address", "out", "seconds", "width", "height", "fps")),
         ("look", look_at_desktop, ("config", "address", "out", "seconds")),
         ("count", count_pictures, ("config", "address", "out", "seconds", "title", "fps")),
         ("begin", begin_app, ("config", "address", "title")),
@@ -318,6 +319,26 @@ def glance_at_card(config, address, out, seconds, width, height, fps):
     stream.run(seconds, lambda: stream.pictures >= 20 and max(moved) > 0.001)
     stream.save(Path(out) / "card.png")
     summary = stream.summary() | {"moved": max(moved, default=0.0)}
+    stream.stop()
+    return summary
+
+
+def watch_card(config, address, out, seconds, width, height, fps):
+    """Plays the Test card until a file `enough` lies in the folder, and reads the number of each picture. `first` is made
+    with the first of them; what is told are the numbers as the pictures showed them, and those of the frames as they came:
+    one that is missing among the latter was lost after it was encoded."""
+    shown, out = [], Path(out)
+
+    def look(frame):
+        code = card.read(frame.data)
+        if code and not shown:
+            (out / "first").touch()
+        shown.append(code and code.frame)
+
+    stream = Stream(connected(config, address), "Test card", look, (width, height, fps), 2000)
+    stream.run(seconds, (out / "enough").exists)
+    stream.save(out / "card.png")
+    summary = stream.summary() | {"shown": shown, "given": stream.given[stream.kept:]}
     stream.stop()
     return summary
 

@@ -1,0 +1,57 @@
+"""Whoever makes the box: puts versions into releases, signs what is stated of them, and publishes it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from network import inside
+from registry import Registry
+
+DAY_S = 86400
+
+
+class Releases:
+    """Releases of one channel. `keys` is the folder of the keys that the image under test trusts."""
+
+    def __init__(self, program: Path, keys: Path, repo: Path, flavour: str, folder: Path, registry: Registry):
+        self.program, self.keys, self.repo, self.flavour = program, keys, repo, flavour
+        self.folder, self.registry = folder, registry
+        self.known: list[dict] = []
+        self._made_at = 0
+
+    def publish(self, version: str, commit: str, minimum: str = "0.1.0") -> dict:
+        """Makes a release of a commit and states it, with all that were stated before. Gives what is stated of it."""
+        layout = self.folder / f"layout-{version}"
+        said = self._run("encapsulate", "--repo", self.repo, "--commit", commit, "--out", layout)
+        made = json.loads(said)
+        self.known.append({
+            "version": version, "commit": commit, "image": made["image"], "size_bytes": made["size_bytes"],
+            "unpacked_bytes": made["unpacked_bytes"], "minimum": minimum, "changes": [f"What is new in {version}."],
+        })
+        envelope = self.state()
+        subprocess.run(
+            inside(self.registry.home.namespace, [self.program, "push", layout, self.registry.address, "--envelope", envelope,
+                                         "--tag", f"stable-{self.flavour}", "--allow-http"]),
+            check=True, stdin=subprocess.DEVNULL)
+        return self.known[-1] | {"made_at": self._made_at}
+
+    def state(self, key="current", **changes) -> Path:
+        """A signed statement of all releases so far. `changes` are laid over it."""
+        now = int(time.time())
+        # The box's clock may be a little behind, and each statement is newer than the one before.
+        self._made_at = max(self._made_at + 1, now - 60)
+        statement = {
+            "schema": 1, "channel": "stable", "flavour": self.flavour, "made_at": self._made_at,
+            "expires_at": now + 30 * DAY_S, "releases": self.known,
+        } | changes
+        text, envelope = self.folder / "statement.json", self.folder / "envelope.json"
+        text.write_text(json.dumps(statement))
+        self._run("sign", "--key", self.keys / f"{key}.key", text, envelope)
+        return envelope
+
+    def _run(self, *words) -> str:
+        done = subprocess.run([str(word) for word in (self.program, *words)], check=True, stdout=subprocess.PIPE, text=True)
+        return done.stdout
