@@ -24,19 +24,23 @@ class Releases:
 
     def publish(self, version: str, commit: str, minimum: str = "0.1.0") -> dict:
         """Makes a release of a commit and states it, with all that were stated before. Gives what is stated of it."""
-        layout = self.folder / f"layout-{version}"
-        said = self._run("encapsulate", "--repo", self.repo, "--commit", commit, "--out", layout)
-        made = json.loads(said)
+        made = json.loads(self._run("encapsulate", "--repo", self.repo, "--commit", commit, "--out", self.layout(version)))
         self.known.append({
             "version": version, "commit": commit, "image": made["image"], "size_bytes": made["size_bytes"],
             "unpacked_bytes": made["unpacked_bytes"], "minimum": minimum, "changes": [f"What is new in {version}."],
         })
-        envelope = self.state()
-        subprocess.run(
-            inside(self.registry.home.namespace, [self.program, "push", layout, self.registry.address, "--envelope", envelope,
-                                         "--tag", f"stable-{self.flavour}", "--allow-http"]),
-            check=True, stdin=subprocess.DEVNULL)
+        self.push(version, self.state())
         return self.known[-1] | {"made_at": self._made_at}
+
+    def layout(self, version: str) -> Path:
+        """Where the layers of a version lie."""
+        return self.folder / f"layout-{version}"
+
+    def push(self, version: str, envelope: Path) -> None:
+        """Puts the layers of a version into the registry, and what is stated where boxes look for it."""
+        words = [self.program, "push", self.layout(version), self.registry.address, "--envelope", envelope]
+        words += ["--tag", f"stable-{self.flavour}", "--allow-http"]
+        subprocess.run(inside(self.registry.home.namespace, words), check=True, stdin=subprocess.DEVNULL)
 
     def state(self, key="current", **changes) -> Path:
         """A signed statement of all releases so far. `changes` are laid over it."""

@@ -166,6 +166,20 @@ def install(machine, variants, os_program, version, tmp, *, tries=None, **option
         subprocess.run([*words, *(["--tries", str(tries)] if tries else [])], check=True)
 
 
+def start(box, version=None):
+    """Switches the box on and logs in; waits until it is green if a version is named."""
+    box.switch_on()
+    ready(box, box.owner, 2 * START_S)
+    box.owner.ask("login")
+    if version:
+        green(box, box.owner, version)
+
+
+def switch_off(box):
+    box.press_power()
+    box.wait_off(OFF_S)
+
+
 def told_of(owner, version):
     owner.ask("login")
     report = owner.call("GET", "/os")

@@ -14,22 +14,9 @@ import pytest
 from home import BOX, wait_for
 from network import inside
 from owner import Refused
-from story import OFF_S, START_S, VERSION, Browser, Device, code_of, green, pair, ready, told_of
+from story import OFF_S, START_S, VERSION, Browser, Device, code_of, green, pair, ready, start, switch_off, told_of
 
 pytestmark = pytest.mark.long
-
-def start(box, version=None):
-    """Switches the box on and logs in; waits until it is green if a version is named."""
-    box.switch_on()
-    ready(box, box.owner, 2 * START_S)
-    box.owner.ask("login")
-    if version:
-        green(box, box.owner, version)
-
-
-def switch_off(box):
-    box.press_power()
-    box.wait_off(OFF_S)
 
 
 def press_until_off(box):

@@ -1,0 +1,214 @@
+"""What an update bears: statements that are not to be believed, a registry that fails, a wrong clock, callers without right."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from home import wait_for
+from network import inside
+from registry import Registry
+from releases import DAY_S, Releases
+from story import STEP_S, VERSION, stage, start, step, switch_off
+
+pytestmark = pytest.mark.long
+
+BALLAST = "usr/lib/punktfunk/ballast"
+BUS = "busctl --system --timeout={} call org.punktfunk.Os1 /org/punktfunk/Os1 org.punktfunk.Os1 {}"
+
+
+@pytest.fixture
+def maker(request, box, variants, tmp_path):
+    """Whoever makes the box, with a registry of this test's own. The box asks a liar in front of it, who begins honest."""
+    address = request.config.getoption("--registry")
+    where = urlsplit(address)
+    behind = address.replace(f":{where.port}", f":{where.port + 1}")
+    program, keys = (Path(request.config.getoption(name)).resolve() for name in ("--publish-program", "--keys"))
+    with Registry(behind, box.home, tmp_path / "registry") as registry:
+        maker = Releases(program, keys, variants.repo, "slim", tmp_path, registry)
+        with liar(box, where, urlsplit(behind), tmp_path) as maker.liar:
+            yield maker
+
+
+class Liar:
+    def __init__(self, folder):
+        self._mood, self.log = folder / "mood.json", folder / "liar.log"
+        self.log.touch()
+        self.be("well")
+
+    def be(self, how, after=0):
+        new = self._mood.with_suffix(".new")
+        new.write_text(json.dumps({"how": how, "after": after}))
+        new.rename(self._mood)
+
+    def sent(self):
+        """The bytes of blobs that were sent, by path, an entry for each answer."""
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        return [(path, asked, int(count)) for path, asked, count in lines if "/blobs/" in path]
+
+
+@contextmanager
+def liar(box, where, behind, folder):
+    liar = Liar(folder)
+    words = [sys.executable, "-B", Path(__file__).with_name("liar.py"), where.hostname, where.port, behind.netloc,
+             liar._mood, liar.log]
+    process = subprocess.Popen(
+        inside(box.home.namespace, ["setpriv", "--pdeathsig=KILL", *words]), stdin=subprocess.DEVNULL)
+    try:
+        yield liar
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ballast(tree):
+    # What an update brings with it: 24 MiB that cannot be compressed, the same each time.
+    dice = random.Random(7)
+    (tree / BALLAST).write_bytes(b"".join(dice.randbytes(1 << 20) for _ in range(24)))
+
+
+def inside_box(box):
+    """Starts a version with a shell on its serial console."""
+    box.install("0.2.0", debug=True)
+    start(box, "0.2.0")
+
+
+def asked(box, verb, body=None):
+    """Asks for a step that fails; gives what the owner is told of it."""
+    box.owner.call("POST", "/os/dismiss")
+    box.owner.call("POST", f"/os/{verb}", body or {})
+
+    def ended():
+        report = box.owner.call("GET", "/os")
+        return report["phase"]["name"] == "idle" and report.get("problem")
+
+    return wait_for(f"what is wrong with {verb}", STEP_S, ended, box.is_on)
+
+
+def kept(box):
+    """All that root keeps, and all of OSTree, by name, length and time."""
+    return box.shell("find /var/lib/punktfunk/os /sysroot/ostree /efi -printf '%p %s %T@\\n' 2>/dev/null | sort | sha256sum", 300)
+
+
+def test_what_is_not_to_be_believed_is_refused_and_leaves_nothing(box, maker, variants):
+    inside_box(box)
+    maker.publish("0.2.1", variants.make("0.2.1"))
+    step(box, box.owner, "check", lambda report: (report.get("offered") or {}).get("version") == "0.2.1")
+    other = maker.folder / "other"
+    subprocess.run([maker.program, "keygen", other, "current", "--test"], check=True)
+    now = int(time.time())
+    forged = json.loads(maker.state().read_text())
+    good = json.dumps(forged)
+    bad = {
+        "signature": [
+            json.dumps(forged | {"signatures": []}),
+            json.dumps(forged | {"statement": forged["statement"].replace("0.2.1", "0.2.2")}),
+            good[: len(good) // 2],
+            "",
+        ],
+    }
+    cases = [(code, text) for code, texts in bad.items() for text in texts]
+    keys, maker.keys = maker.keys, other
+    cases.append(("signature", maker.state().read_text()))
+    maker.keys = keys
+    cases += [
+        ("expired", maker.state(expires_at=now - 30).read_text()),
+        ("clock-behind", maker.state(made_at=now + 3 * DAY_S, expires_at=now + 30 * DAY_S).read_text()),
+        ("downgrade", maker.state(made_at=now - DAY_S).read_text()),
+        ("downgrade", maker.state(releases=[maker.known[0] | {"version": "0.2.0"}]).read_text()),
+        ("content", maker.state(flavour="full").read_text()),
+    ]
+    before = kept(box)
+    for at, (code, text) in enumerate(cases):
+        envelope = maker.folder / f"bad-{at}.json"
+        envelope.write_text(text)
+        maker.push("0.2.1", envelope)
+        problem = asked(box, "check")
+        assert problem["code"] == code, (at, code, problem)
+        assert kept(box) == before, (at, code)
+    # What is signed but not so on the way: other layers, another system, more than there is room for.
+    for change in (
+        {"image": f"sha256:{'ab' * 32}"},
+        {"commit": "cd" * 32},
+        {"size_bytes": 1000},
+    ):
+        maker.push("0.2.1", maker.state(releases=[maker.known[0] | change]))
+        step(box, box.owner, "check", lambda report: report.get("offered"))
+        if asked(box, "download").get("code") is None:
+            assert asked(box, "stage")["code"] == "content", change
+        assert box.owner.call("GET", "/os").get("staged") is None, change
+    maker.push("0.2.1", maker.state(releases=[maker.known[0] | {"unpacked_bytes": 8 << 30, "size_bytes": 4 << 30}]))
+    step(box, box.owner, "check", lambda report: report.get("offered"))
+    with pytest.raises(Exception, match="no-space"):
+        box.owner.call("POST", "/os/download", {})
+    # And it is none the worse for it.
+    maker.push("0.2.1", maker.state())
+    stage(box, box.owner, maker.known[0])
+
+
+def test_a_registry_may_stall_lie_and_die(box, maker, variants, measured):
+    inside_box(box)
+    release = maker.publish("0.2.1", variants.make("0.2.1", change=ballast))
+    step(box, box.owner, "check", lambda report: report.get("offered"))
+    half = 12 << 20
+    for how, code in (("dies", "unreachable"), ("lies", "content")):
+        maker.liar.be(how, half)
+        problem = asked(box, "download")
+        assert problem["code"] == code, (how, problem)
+    maker.liar.be("stalls", half)
+    box.owner.call("POST", "/os/dismiss")
+    box.owner.call("POST", "/os/download", {})
+    wait_for("the half", STEP_S, lambda: maker.liar.sent()[-1][2] == half, box.is_on)
+    began = len(maker.liar.sent())
+    box.owner.call("POST", "/os/download/cancel")
+    wait_for("the end", STEP_S, lambda: box.owner.call("GET", "/os")["phase"]["name"] == "idle", box.is_on)
+    # What came is kept, over a loss of power, and only the rest is fetched.
+    box.unplug()
+    start(box, "0.2.0")
+    maker.liar.be("well")
+    stage(box, box.owner, release)
+    again = maker.liar.sent()[began:]
+    measured["sent_again_bytes"] = sum(count for _, _, count in again)
+    assert any(asked != "-" for _, asked, _ in again), again
+    assert measured["sent_again_bytes"] < release["size_bytes"] - half // 2, again
+
+
+def test_a_clock_that_is_wrong_by_years_is_told(box, maker, variants):
+    maker.publish("0.2.1", variants.make("0.2.1"))
+    box.extra = ("-rtc", "base=2031-05-05T05:05:05")
+    start(box, VERSION)
+    assert asked(box, "check")["code"] == "expired"
+    switch_off(box)
+    # Nothing that was seen then holds: the clock of the box cannot be before what it is made of.
+    box.extra = ()
+    start(box)
+    stage(box, box.owner, maker.known[0])
+
+
+def test_whoever_may_not_is_refused_and_one_comes_after_the_other(box, maker, variants):
+    inside_box(box)
+    release = maker.publish("0.2.1", variants.make("0.2.1", change=ballast))
+    nobodies = "setpriv --reuid={} --regid={} --clear-groups --inh-caps=-all --bounding-set=-all "
+    for uid in (61000, 65534):
+        for call in ("Check", f"Apply sb {release['commit']} true", f"Pin sb {release['commit']} true"):
+            said = box.shell(nobodies.format(uid, uid) + BUS.format(60, call) + " 2>&1", 200)
+            assert re.search(r"[Aa]ccess denied|not allowed|AccessDenied", said), (uid, call, said)
+    step(box, box.owner, "check", lambda report: report.get("offered"))
+    maker.liar.be("stalls", 12 << 20)
+    box.owner.call("POST", "/os/download", {})
+    wait_for("the half", STEP_S, lambda: maker.liar.sent()[-1:] and maker.liar.sent()[-1][2] == 12 << 20, box.is_on)
+    said = box.shell(BUS.format(60, f"Stage sb {release['commit']} false") + " 2>&1", 200)
+    assert "busy" in said, said
+    box.owner.call("POST", "/os/download/cancel")
+    wait_for("the end", STEP_S, lambda: box.owner.call("GET", "/os")["phase"]["name"] == "idle", box.is_on)
+    # A digest that nobody has signed is nothing, whoever asks for it.
+    for verb in ("Download", "Stage", "Apply"):
+        said = box.shell(BUS.format(60, f"{verb} sb {'ef' * 32} true") + " 2>&1", 200)
+        assert "unknown-deployment" in said or "nothing-downloaded" in said, said
