@@ -17,9 +17,7 @@ class Disk:
         self.path = path
 
     def _parts(self) -> list[tuple[int, int]]:
-        """Start and size in bytes of ESP and root, as they are now: the box grows its root."""
-        table = json.loads(_output("sfdisk", "-J", self.path))["partitiontable"]["partitions"]
-        return [(part["start"] * 512, part["size"] * 512) for part in table[:2]]
+        return partitions(self.path)
 
     def esp_file(self, name: str) -> str | None:
         """A file on the ESP, as it is on the disk now; also while the box runs."""
@@ -75,6 +73,12 @@ class Disk:
         _run("mcopy", "-s", "-i", image, *sorted(esp.iterdir()), "::")
         _run("dd", f"if={image}", f"of={self.path}", "bs=1M", f"seek={start >> 20}", "conv=notrunc", "status=none")
         image.unlink()
+
+
+def partitions(disk: Path) -> list[tuple[int, int]]:
+    """Start and size in bytes of ESP and root, as they are now: the box grows its root."""
+    table = json.loads(_output("sfdisk", "-J", disk))["partitiontable"]["partitions"]
+    return [(part["start"] * 512, part["size"] * 512) for part in table[:2]]
 
 
 # A copy that a box writes to meanwhile is no reason to refuse.

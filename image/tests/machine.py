@@ -35,6 +35,8 @@ class Machine:
     def __init__(self, disk: Path, folder: Path, home, *, memory=MEMORY_MIB, secure=False, extra=()):
         self.disk, self.folder, self.home = disk, folder, home
         self.memory, self.secure, self.extra = memory, secure, extra
+        # Where each write is written down, with the flushes between them.
+        self.log = None
         self.serial = folder / "serial.log"
         self._process = self._qmp = None
         # What the firmware remembers, from one start to the next.
@@ -59,7 +61,7 @@ class Machine:
             *["-smp", str(PROCESSORS), "-m", str(self.memory), "-nodefaults", "-no-user-config", "-display", "none"],
             *["-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE / code}"],
             *["-drive", f"if=pflash,format=raw,file={self._variables}"],
-            *["-drive", f"if=none,id=disk,format=raw,file={self.disk}"],
+            *self._drive(),
             *["-device", "virtio-blk-pci,drive=disk,bootindex=0"],
             *["-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"],
             *["-chardev", f"socket,id=serial,path={self.folder / 'console'},server=on,wait=off,logfile={self.serial},logappend=on"],
@@ -76,6 +78,16 @@ class Machine:
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self._qmp = Qmp(place, self._process)
         self.began = time.monotonic()
+
+    def _drive(self):
+        if self.log is None:
+            return ["-drive", f"if=none,id=disk,format=raw,file={self.disk}"]
+        self.log.touch()
+        # Flushes go through to both files, as they do to a disk.
+        return [word for node in (
+            f"driver=file,filename={self.disk},node-name=file", "driver=raw,file=file,node-name=raw",
+            f"driver=file,filename={self.log},node-name=log", "driver=blklogwrites,file=raw,log=log,node-name=disk",
+        ) for word in ("-blockdev", node)]
 
     def press_power(self):
         """One short press."""
