@@ -16,7 +16,7 @@ from home import wait_for
 from network import inside
 from registry import Registry
 from releases import DAY_S, Releases
-from story import STEP_S, VERSION, stage, start, step, switch_off
+from story import STEP_S, VERSION, ready, stage, start, step, switch_off
 
 pytestmark = pytest.mark.long
 
@@ -212,3 +212,58 @@ def test_whoever_may_not_is_refused_and_one_comes_after_the_other(box, maker, va
     for verb in ("Download", "Stage", "Apply"):
         said = box.shell(BUS.format(60, f"{verb} sb {'ef' * 32} true") + " 2>&1", 200)
         assert "unknown-deployment" in said or "nothing-downloaded" in said, said
+
+
+def test_what_three_kinds_of_change_cost(box, maker, variants, measured):
+    """Bytes and time of each, what staging takes from a stream, and how long nobody can play when it is applied."""
+    host = "usr/libexec/punktfunk/punktfunk-host"
+    library = max((path for path in variants.entries("usr/lib/x86_64-linux-gnu") if path.startswith("libLLVM")), key=len)
+    kinds = {
+        "a_text": ("0.2.1", {}),
+        "the_daemon": ("0.2.2", {host: rebuilt(variants.read_bytes(host))}),
+        "the_largest_library": ("0.2.3", {f"usr/lib/x86_64-linux-gnu/{library}": rebuilt(
+            variants.read_bytes(f"usr/lib/x86_64-linux-gnu/{library}"))}),
+    }
+    start(box, VERSION)
+    whole = None
+    for kind, (version, files) in kinds.items():
+        def change(tree, files=files):
+            for path, content in files.items():
+                (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                (tree / path).write_bytes(content)
+                (tree / path).chmod(0o755)
+
+        release = maker.publish(version, variants.make(version, change=change))
+        whole = release["size_bytes"]
+        sent, cpu = len(maker.liar.sent()), box.cpu_seconds()
+        if kind == "the_daemon":
+            with box.device.watching("alone") as alone:
+                time.sleep(30)
+            sent, cpu = len(maker.liar.sent()), box.cpu_seconds()
+            with box.device.watching("staging") as beside:
+                stage(box, box.owner, release)
+            figures = {name: seen["pictures"] / seen["ran_s"] for name, seen in (("alone", alone), ("staging", beside))}
+            measured["pictures_per_s"] = {name: round(count, 2) for name, count in figures.items()}
+        else:
+            stage(box, box.owner, release)
+        fetched = sum(count for _, _, count in maker.liar.sent()[sent:])
+        measured[kind] = {"bytes": fetched, "share_of_whole": round(fetched / whole, 4),
+                          "staged_cpu_s": round(box.cpu_seconds() - cpu, 1)}
+    measured["whole_bytes"] = whole
+    starts, cpu = box.starts(), box.cpu_seconds()
+    box.owner.call("POST", "/os/apply", {"when": "now"})
+    wait_for("the end of the console", STEP_S, lambda: box.owner.landing() is None, box.is_on)
+    gone = box.cpu_seconds()
+    wait_for("the restart", STEP_S, lambda: box.starts() == starts + 1, box.is_on)
+    ready(box, box.owner)
+    measured["applied_cpu_s"] = round(gone - cpu, 1)
+    measured["nobody_can_play_cpu_s"] = round(box.cpu_seconds() - gone, 1)
+    assert measured["a_text"]["share_of_whole"] <= measured["the_daemon"]["share_of_whole"] <= 0.03, measured
+
+
+def rebuilt(program):
+    """As a compiler's next run would: the same length, other addresses all over."""
+    dice, changed = random.Random(3), bytearray(program)
+    for at in range(0, len(changed) - 4, 64):
+        changed[at : at + 4] = dice.randbytes(4)
+    return bytes(changed)
