@@ -166,7 +166,7 @@ def stream(long):
 def vm(long, only=None):
     """`only` are parts of the long cases; all of them if it says nothing."""
     image = ARTEFACTS / "image"
-    run([ROOT / "ci" / "image", "--raw", "--registry", REGISTRY, "--out", image], name="the image of the box")
+    run([ROOT / "ci" / "image", "--raw", "--registry", f"{REGISTRY} plain", "--out", image], name="the image of the box")
     results = ARTEFACTS / "vm"
     as_root = [] if os.getuid() == 0 else ["sudo"]
     run([*as_root, "rm", "-rf", results])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "docs" / "proofs" / "vm-full.json"
 TESTS = "image/tests"
 # What the box is made of, and what tests it.
-PATHS = ["Containerfile", "ci/image.py", "host/os", "image", "overlays"]
+PATHS = ["Containerfile", "ci/image.py", "host/os", "host/update", "image", "overlays"]
 
 
 def write(results, passed):

@@ -82,7 +82,8 @@ def number(text: str) -> tuple[int, ...]:
 
 def build(arguments: argparse.Namespace) -> tuple[str, str]:
     """The image as it is published. Gives its commit and what it is called."""
-    words = ["--release", "--raw", "--base", arguments.base, "--keys", arguments.keys, "--registry", arguments.registry]
+    registry = f"{arguments.registry} plain" if arguments.allow_http else arguments.registry
+    words = ["--release", "--raw", "--base", arguments.base, "--keys", arguments.keys, "--registry", registry]
     words += ["--version", arguments.version] if arguments.version else []
     run(ROOT / "ci/image", arguments.flavour, *words)
     built = json.loads((ROOT / "target/image/image.json").read_text())

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use punktfunk_core::media::{Codec, FrameTrace, Mode};
+use punktfunk_host::access::Access;
 use punktfunk_host::mgmt::wire::{
     OsBannerKind, OsCause, OsChannel, OsNews, OsPast, OsPhase, OsReport, OsRole, OsWhat,
     PowerReport, ProblemDetails,
@@ -25,6 +26,9 @@ use punktfunk_host::session::{
 use punktfunk_host::store::{ClientId, Store};
 use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
 use serde::de::DeserializeOwned;
+
+#[path = "os/proof.rs"]
+mod proof;
 
 /// Nobody plays; who streams is told to the desk by hand.
 struct NoSessions;
@@ -94,6 +98,8 @@ struct Machine {
     streaming: Arc<Mutex<Vec<String>>>,
     power: Arc<dyn Power>,
     countdown: Duration,
+    /// The owner's door, where there is one.
+    access: Option<Access>,
 }
 
 struct Daemon {
@@ -111,6 +117,7 @@ impl Machine {
             streaming: Arc::default(),
             power: Arc::new(NoPower::default()),
             countdown: Duration::from_millis(50),
+            access: None,
         }
     }
 
@@ -153,7 +160,12 @@ impl Machine {
         let options = MgmtOptions { socket: socket.clone(), owner_uid: None, appliance: false };
         let server = {
             let _guard = runtime.enter();
-            MgmtServer::start(&options, Startup::complete(handles)).unwrap()
+            let startup = Startup::complete(handles);
+            let startup = match self.access.clone() {
+                Some(access) => startup.with_access(access),
+                None => startup,
+            };
+            MgmtServer::start(&options, startup).unwrap()
         };
         Daemon { socket, server: Some(server), runtime: Some(runtime), script }
     }
@@ -432,7 +444,8 @@ fn what_makes_no_sense_is_refused_in_the_one_shape() {
     check("/os/pin", &nothing, 404, "unknown-deployment");
     check("/os/rollback", &nothing, 404, "unknown-deployment");
     check("/os/download/cancel", "", 409, "nothing-to-cancel");
-    check("/os/factory-reset", "", 503, "unavailable");
+    check("/os/factory-reset", "", 400, "malformed");
+    check("/os/factory-reset", r#"{"password":"x"}"#, 503, "unavailable");
     check("/power/restart", "", 503, "unavailable");
     assert_eq!(daemon.history(), []);
 }

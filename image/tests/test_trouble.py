@@ -13,7 +13,7 @@ import pytest
 
 from home import BOX, wait_for
 from network import inside
-from owner import Refused
+from owner import PASSWORD, Refused
 from story import OFF_S, START_S, VERSION, Browser, Device, code_of, green, pair, ready, start, switch_off, told_of
 
 pytestmark = pytest.mark.long
@@ -207,6 +207,61 @@ def test_whoever_is_at_the_machine_gets_in(box, tmp_path, measured):
     # A single press still switches it off. Root believes the key of the last who claimed it.
     switch_off(box)
     assert key_of_the_owner(box) != before
+
+
+def asked_to_forget(box):
+    """The box restarts to forget its owner; None while it waits for somebody at the machine."""
+    try:
+        return box.owner.call("POST", "/os/factory-reset", {"password": PASSWORD})
+    except Refused as refused:
+        assert (refused.status, refused.problem["code"]) == (409, "needs-presence"), refused
+        return None
+
+
+STATE = "/var/lib/punktfunk"
+
+
+def test_a_factory_reset_forgets_the_owner(box, measured):
+    box.install("0.2.0", debug=True)
+    start(box, "0.2.0")
+    key, tried = box.owner.call("GET", "/landing")["fingerprint"], box.owner.call("GET", "/os")["attempts"]
+    assert [one["outcome"] for one in tried if one["version"] == "0.2.0"] == ["passed"], tried
+    # A game has saved something, and somebody in the daemon's place has left a link to what is root's.
+    box.shell(
+        f"install -d -o 61000 -g 61000 -m 700 {STATE}/profiles/9 && mkdir -p {STATE}/profiles/9/$(seq -s/ 1 200) && "
+        f"dd if=/dev/zero of={STATE}/profiles/9/save bs=1M count=64 && ln -s {STATE}/os {STATE}/host/out; sync")
+
+    # Nobody is there, so nothing happens but that somebody is waited for; the presses do not take the owner away.
+    assert asked_to_forget(box) is None
+    starts = box.starts()
+    press_thrice(box)
+    began = time.monotonic()
+    begun = wait_for("the reset", 60, lambda: asked_to_forget(box), box.is_on)
+    assert begun["simulated"] is False and box.owner.call("GET", "/clients"), begun
+    wait_for("the restart", OFF_S, lambda: box.starts() > starts, box.is_on)
+
+    # It is as new: nobody owns it, it has another certificate, and who held its key is a stranger.
+    owner = Browser(box.home)
+    assert ready(box, owner, 2 * START_S)["claimed"] is False
+    measured["reset_s"] = round(time.monotonic() - began, 1)
+    note = wait_for("the new claim", 60, lambda: (text := box.storage.esp_file("CLAIM.txt")) and text.strip() and text,
+                    box.is_on)
+    owner.ask("claim", code_of(note), "Attic")
+    assert owner.call("GET", "/landing")["fingerprint"] != key
+    assert owner.call("GET", "/clients") == []
+    with pytest.raises(AssertionError):
+        box.device.play("forgotten")
+    # What root knows of versions is kept, and what it has put aside goes by itself.
+    green(box, owner, "0.2.0")
+    report = owner.call("GET", "/os")
+    assert report["attempts"][:len(tried)] == tried, report
+    wait_for("the end of what was forgotten", 240, lambda: "forgotten" not in box.shell(f"ls {STATE}/os"), box.is_on)
+    assert box.shell(f"stat -c '%a %U %n' {STATE}/host {STATE}/profiles").split("\n")[:2] == [
+        f"700 punktfunk {STATE}/host", f"755 root {STATE}/profiles"]
+    assert "ledger.json" in box.shell(f"ls {STATE}/os") and "9" not in box.shell(f"ls {STATE}/profiles").split()
+    assert box.shell("systemctl --failed --plain --no-legend").strip() == ""
+    # The new owner is root's owner, too: an update, or another reset, would be believed.
+    assert json.loads(box.shell(f"cat {STATE}/os/owner.json"))["key"]
 
 
 # What a later version would do to the database by the rules of host/src/store/schema.rs: it only adds.

@@ -10,10 +10,13 @@
 //! - [`policy`]: the verdict, falling back, giving a try back, going back.
 //! - [`ledger`] and [`status`]: what root remembers, and what it says to everybody.
 //! - [`attend`]: the claim on stick and screen, the power button, the reset file, the owner's key.
+//! - [`proof`]: the owner's proof for what cannot be undone: the factory reset ([`reset`], [`sweep`]), and going back below
+//!   the floor ([`permit`]).
 //! - [`rescue`]: a page that answers when the console does not.
 //! - [`verbs`]: what can be asked for, over [`ostree`], [`programs`] and [`place`].
 //!
-//! Deliberately absent: streaming, the network, and any path below a folder that the daemon owns.
+//! Deliberately absent: streaming, the network, and any path below a folder that the daemon owns; what was the daemon's is
+//! removed without following a link, and from a folder of root's.
 
 /// Says a line to the journal. When nobody takes it the work goes on.
 macro_rules! tell {
@@ -39,9 +42,13 @@ pub mod ledger;
 pub mod mirror;
 pub mod model;
 pub mod ostree;
+pub mod permit;
 pub mod place;
 pub mod policy;
 pub mod programs;
+pub mod proof;
 pub mod rescue;
+pub mod reset;
 pub mod status;
+pub mod sweep;
 pub mod verbs;

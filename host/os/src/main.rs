@@ -48,8 +48,10 @@ enum Verb {
         #[arg(long)]
         pristine: bool,
     },
-    /// Begin a start: grow, notice what fell back, number the attempt
+    /// Begin a start: forget the owner if that was asked for, grow, notice what fell back, number the attempt
     Boot,
+    /// Remove what a factory reset has put aside
+    Sweep,
     /// Give a counted try back, if the machine is being shut down before the verdict
     GiveBack,
     /// Stay, show the claim, watch the power button and sticks, and tell the daemon
@@ -120,6 +122,7 @@ fn take(verb: Verb) -> anyhow::Result<bool> {
     match verb {
         Verb::Mirror { disk, tries, pristine } => mirror(&disk.site()?, tries, pristine)?,
         Verb::Boot => boot::boot(&live()?)?,
+        Verb::Sweep => boot::sweep(&live()?)?,
         Verb::GiveBack => boot::give_back(&live()?)?,
         Verb::Attend => attend::attend(&live()?)?,
         Verb::Rescue { port } => rescue::serve(port, Path::new(status::PATH))?,

@@ -204,6 +204,7 @@ impl Access {
             state.passwords.iter_mut().for_each(|limits| limits.clear());
             state.sessions.clear();
             state.tokens.clear();
+            state.awaited_at = None;
         }
         tracing::warn!(by = presence.name(), "the claim is armed again; the owner is gone");
         if let Some(forget) = self.inner.forget.get() {

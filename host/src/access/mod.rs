@@ -7,13 +7,15 @@
 //!
 //! Each change is one transaction of the store and only then a change in memory, in one order: a host is claimed or not,
 //! never half, wherever the power goes. Password hashing is slow by intent, so it happens outside of every lock and only
-//! two at a time. Tries at a secret are counted before they are made, so that tries side by side count too. Time and randomness come in with the options. The calls here may block; none is for an async thread but those that
-//! say that they do not touch the disk.
+//! two at a time. Tries at a secret are counted before they are made, so that tries side by side count too. Time and
+//! randomness come in with the options. The calls here may block; none is for an async thread but those that say that
+//! they do not touch the disk.
 //!
 //! Deliberately absent: a default password, a password that the first visitor chooses, a way to get in without either
 //! the password or somebody at the machine, and any count of tries that could keep out whoever holds the token.
 
 mod claim;
+mod deed;
 mod file;
 mod hash;
 mod known;
@@ -48,6 +50,7 @@ use crate::store::{
 };
 
 pub use claim::{ClaimAttempt, ClaimError, ClaimState};
+pub use deed::{Asked, Deed, Root, RootError, SimulatedRoot, Wish, WishError};
 pub use hash::{HashCost, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Password, PasswordError};
 pub use limits::{Allowance, CLAIM_LIMITS, LOGIN_LIMITS, LimitRules, Wait};
 pub use login::{LogIn, LoggedIn, LoginError, MAX_SESSIONS, Role, Session, SessionId};
@@ -225,6 +228,10 @@ struct Inner {
     state: Mutex<State>,
     /// What else forgets the owner when the claim is armed again.
     forget: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Who does what the owner proves to want.
+    root: OnceLock<Arc<dyn Root>>,
+    // Held from the question to the proof. Taken before all others.
+    proving: Mutex<()>,
     /// Whoever shows who owns the host.
     changes: watch::Sender<()>,
 }
@@ -261,6 +268,8 @@ struct State {
     noted_at: Option<Timestamp>,
     /// Why the claim that is in force is not shown in its file.
     unshown: Option<String>,
+    /// When a good proof was refused because nobody was at the machine.
+    awaited_at: Option<Timestamp>,
 }
 
 /// Whether the host has an owner.
@@ -314,6 +323,7 @@ impl Access {
             tokens: Tokens::load(store.tokens()?),
             noted_at: None,
             unshown: None,
+            awaited_at: None,
         };
         let hashes = HashDesk::new(cost, &random)?;
         let inner = Inner {
@@ -325,6 +335,8 @@ impl Access {
             writing: Mutex::new(()),
             state: Mutex::new(state),
             forget: OnceLock::new(),
+            root: OnceLock::new(),
+            proving: Mutex::new(()),
             changes: watch::Sender::new(()),
         };
         let access = Self { inner: Arc::new(inner) };

@@ -247,6 +247,7 @@ fn signed(verb: Verb, digest: [u8; 32], nonce: Nonce) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Deed;
 
     const DIGEST: [u8; 32] = [7; 32];
     const VERBS: [Verb; 4] =
@@ -363,7 +364,6 @@ mod tests {
         assert_eq!(verified, Err(ProofError::NotAsked));
     }
 
-    /// Writes the example that root's program is held to as well.
     #[test]
     fn the_daemon_and_root_make_the_same_texts() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -382,12 +382,42 @@ mod tests {
             },
             "next": kept(&new, nonce.after(new.digest())),
         });
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/os/tests/replace-key.json");
+        agree("replace-key.json", &example);
+    }
+
+    /// The same for what root does once it is proved.
+    #[test]
+    fn the_daemon_and_root_make_the_same_texts_of_deeds() {
+        let hex = super::super::secret::hex;
+        let (key, nonce) = (key(b"the owner's"), Nonce([9; 32]));
+        let prove = |deed: Deed| key.prove(deed.verb(), deed.digest(), nonce);
+        let reset = prove(Deed::FactoryReset);
+        let commit = [0xa0; 32];
+        let back = prove(Deed::RollbackBelowFloor { commit });
+        let example = serde_json::json!({
+            "key": hex(&key.public()),
+            "proofs": [
+                {
+                    "verb": "factory-reset", "nonce": hex(&nonce.0),
+                    "proof": hex(&reset.signature),
+                },
+                {
+                    "verb": "rollback-below-floor", "commit": hex(&commit), "nonce": hex(&nonce.0),
+                    "proof": hex(&back.signature),
+                },
+            ],
+        });
+        agree("deed.json", &example);
+    }
+
+    /// Writes an example that root's program is held to as well, or sees that it is this one.
+    fn agree(name: &str, example: &serde_json::Value) {
+        let path = format!("{}/os/tests/{name}", env!("CARGO_MANIFEST_DIR"));
         if std::env::var_os("UPDATE_GENERATED").is_some() {
-            std::fs::write(path, serde_json::to_string_pretty(&example).unwrap() + "\n").unwrap();
+            std::fs::write(&path, serde_json::to_string_pretty(example).unwrap() + "\n").unwrap();
         }
         let committed = std::fs::read(path).unwrap();
         let committed: serde_json::Value = serde_json::from_slice(&committed).unwrap();
-        assert_eq!(committed, example);
+        assert_eq!(committed, *example);
     }
 }

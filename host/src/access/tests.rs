@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod deed;
 mod disk;
 mod locked_out;
 mod log;

@@ -10,10 +10,14 @@
 //! seconds, for as long as somebody may still have to read them.
 //!
 //! The attendant is root's, and the kernel says so; what it says is bounded all the same, and what is not understood is
-//! passed over, so that it may be newer. Deliberately absent: the switch of the machine, which logind has.
+//! passed over, so that it may be newer.
+//!
+//! What the owner proves to want is asked and brought over the same connection, one question at a time ([`ask`]); a
+//! connection on which no answer comes is given up. Deliberately absent: the switch of the machine, which logind has.
 
 #[cfg(test)]
 mod agreed;
+mod ask;
 
 use std::io;
 use std::path::PathBuf;
@@ -27,6 +31,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
+
+pub(super) use ask::RootLine;
+use ask::{Answer, Question};
 
 use super::doors::Addresses;
 use crate::access::{Access, Ownership, Presence};
@@ -72,6 +79,8 @@ pub(super) struct Attending {
     pub(super) pauses: [Duration; 2],
     /// [`LOOK`].
     pub(super) look: Duration,
+    /// Where others ask what root's program is to be asked.
+    pub(super) line: RootLine,
 }
 
 /// Keeps in touch until it is dropped.
@@ -105,6 +114,26 @@ enum Said<'a> {
     },
     /// What it said of somebody at the machine has been acted on.
     PresenceTaken,
+    /// What must a proof of this hold?
+    AskProof {
+        #[serde(flatten)]
+        deed: SaidDeed,
+    },
+    /// The proof.
+    BringProof {
+        #[serde(flatten)]
+        deed: SaidDeed,
+        nonce: String,
+        proof: String,
+    },
+}
+
+/// What the owner wants done; a commit in hex.
+#[derive(Serialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+enum SaidDeed {
+    FactoryReset,
+    RollbackBelowFloor { commit: String },
 }
 
 /// A key that the one before vouches for, in hex.
@@ -133,6 +162,16 @@ enum Heard {
         #[serde(default)]
         reason: String,
     },
+    ProofAsked {
+        nonce: String,
+        salt: String,
+        key: String,
+    },
+    ProofTaken,
+    ProofRefused {
+        #[serde(default)]
+        why: String,
+    },
     #[serde(other)]
     Unknown,
 }
@@ -150,6 +189,8 @@ enum Lost {
     TooLong,
     #[error("it takes no line")]
     Stuck,
+    #[error("it gives no answer")]
+    Silent,
 }
 
 impl Attending {
@@ -199,6 +240,8 @@ impl Attending {
         let (read, mut write) = stream.into_split();
         let mut lines = Lines { read, bytes: Vec::with_capacity(MAX_LINE_BYTES) };
         let mut told = Zeroizing::new(Vec::new());
+        let mut questions = self.line.open();
+        let mut asked: Option<Question> = None;
         loop {
             let word = self.word()?;
             if word != told {
@@ -211,8 +254,18 @@ impl Attending {
                 // By then the name is known under which the host is found.
                 _ = stage.changed() => {}
                 () = tokio::time::sleep(self.look), if !self.access.is_claimed() => {}
+                Some(question) = questions.recv(), if asked.is_none() => {
+                    put(&mut write, &question.line).await?;
+                    asked = Some(question);
+                }
+                () = Question::silence(asked.as_ref()) => return Err(Lost::Silent),
                 line = lines.next() => {
-                    if self.hear(&line?).await {
+                    let line = line?;
+                    if let Some(answer) = Answer::of(&line) {
+                        if let Some(question) = asked.take() {
+                            question.answer(answer);
+                        }
+                    } else if self.hear(&line).await {
                         put(&mut write, &line_of(&Said::PresenceTaken)?).await?;
                     }
                 }
@@ -253,11 +306,18 @@ impl Attending {
         Ok(word)
     }
 
-    /// Acts on a line. Gives whether it was of somebody at the machine and is done with.
+    /// Acts on a line that is no answer. Gives whether it was of somebody at the machine and is done with.
     async fn hear(&self, line: &[u8]) -> bool {
         match serde_json::from_slice(line) {
             Ok(Heard::Hello) => self.problems.set(ATTENDANT, vec![]),
             Ok(Heard::Presence { by, digest }) => match presence(&by, digest.as_deref()) {
+                Some(presence) if self.access.awaits_somebody() => {
+                    info!(
+                        by = presence.name(),
+                        "somebody is at the machine, as the owner's wish needs"
+                    );
+                    return true;
+                }
                 Some(presence) => return self.rearm(presence).await,
                 None => warn!("the box's own program saw somebody in a way that is not known"),
             },
@@ -273,7 +333,10 @@ impl Attending {
                     )],
                 );
             }
-            Ok(Heard::Unknown) | Err(_) => {}
+            // Answers were taken for what they are before.
+            Ok(Heard::ProofAsked { .. } | Heard::ProofTaken | Heard::ProofRefused { .. })
+            | Ok(Heard::Unknown)
+            | Err(_) => {}
         }
         false
     }
@@ -360,8 +423,8 @@ impl SaidLink {
     }
 }
 
-/// 32 bytes in hex.
-fn bytes(text: &str) -> Option<[u8; 32]> {
+/// So many bytes in hex.
+fn bytes<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     let bytes = punktfunk_core::gamestream::query::decode_hex(text)?;
     bytes.as_slice().try_into().ok()
 }
@@ -398,352 +461,4 @@ impl Lines {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::os::unix::net::{UnixListener, UnixStream};
-    use std::sync::{Arc, Mutex};
-
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::access::{AccessOptions, ChangePassword, ClaimAttempt};
-    use crate::store::Store;
-
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    struct Rig {
-        folder: Arc<tempfile::TempDir>,
-        runtime: tokio::runtime::Runtime,
-        store: Store,
-        access: Access,
-        problems: Problems,
-        /// An address that may change.
-        at: Arc<Mutex<&'static str>>,
-        attendant: Attendant,
-    }
-
-    impl Rig {
-        fn start(of_uid: u32) -> Self {
-            Self::start_in(Arc::new(tempfile::tempdir().unwrap()), of_uid)
-        }
-
-        fn start_in(folder: Arc<tempfile::TempDir>, of_uid: u32) -> Self {
-            let state = folder.path().join("state");
-            let store = Store::open(&state).unwrap();
-            let options = AccessOptions::of_machine(state).dangerous_with_cheap_hashes();
-            let access = Access::open(store.clone(), options).unwrap();
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            let problems = Problems::default();
-            let at = Arc::new(Mutex::new("https://[fd00::1]/"));
-            let asked = Arc::clone(&at);
-            let attending = Attending {
-                socket: folder.path().join(SOCKET),
-                of_uid,
-                access: access.clone(),
-                startup: Startup::new(&["finding the plug"]),
-                addresses: Arc::new(move || {
-                    let strange =
-                        ["http://box.local", "https://", "https://box\u{1b}[2J", "https://a/b"];
-                    let good = ["https://box.local:47990/", *asked.lock().unwrap()];
-                    strange.into_iter().chain(good).map(str::to_owned).collect()
-                }),
-                fingerprint: "AB:CD".to_owned(),
-                problems: problems.clone(),
-                pauses: [Duration::from_millis(1), Duration::from_millis(20)],
-                look: Duration::from_millis(5),
-            };
-            let entered = runtime.enter();
-            let attendant = attending.begin();
-            drop(entered);
-            Self { folder, runtime, store, access, problems, at, attendant }
-        }
-
-        /// The daemon dies and is started again.
-        fn restart(self) -> Self {
-            let Self { folder, runtime, store, access, problems, at, attendant } = self;
-            drop((attendant, problems, at));
-            // Waits for what is being written, which a death would cut off.
-            drop(runtime);
-            drop((access, store));
-            let _ = std::fs::remove_file(folder.path().join(SOCKET));
-            Self::start_in(folder, Self::own())
-        }
-
-        /// How often the claim was armed again.
-        fn rearms(&self) -> usize {
-            let log = self.access.audit_page(None, 100).unwrap();
-            log.iter().filter(|row| row.action == "rearm").count()
-        }
-
-        fn own() -> u32 {
-            rustix::process::geteuid().as_raw()
-        }
-
-        fn listen(&self) -> UnixListener {
-            UnixListener::bind(self.folder.path().join(SOCKET)).unwrap()
-        }
-
-        /// Waits until what is wrong says this; nothing says that nothing is wrong.
-        fn problem_is(&self, says: &str) {
-            let until = std::time::Instant::now() + PATIENCE;
-            let is_so = || {
-                let all = self.problems.all().join(" ");
-                if says.is_empty() { all.is_empty() } else { all.contains(says) }
-            };
-            while !is_so() {
-                assert!(std::time::Instant::now() < until, "{says}: {:?}", self.problems.all());
-                std::thread::park_timeout(Duration::from_millis(2));
-            }
-        }
-
-        fn claim(&self, secret: &str) {
-            self.access
-                .claim(&ClaimAttempt {
-                    secret,
-                    name: "Sofa",
-                    password: "correct horse battery",
-                    remote: None,
-                    agent: None,
-                })
-                .unwrap();
-        }
-    }
-
-    /// The attendant's end of a connection.
-    struct Fake {
-        lines: BufReader<UnixStream>,
-    }
-
-    impl Fake {
-        fn accept(listener: &UnixListener) -> Self {
-            let (stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            Self { lines: BufReader::new(stream) }
-        }
-
-        fn hear(&mut self) -> Value {
-            let mut line = String::new();
-            self.lines.read_line(&mut line).unwrap();
-            serde_json::from_str(&line).unwrap_or_default()
-        }
-
-        fn say(&mut self, line: &Value) {
-            writeln!(self.lines.get_mut(), "{line}").unwrap();
-        }
-    }
-
-    #[test]
-    fn the_claim_is_told_and_whoever_is_at_the_machine_gets_a_new_one() {
-        let rig = Rig::start(Rig::own());
-        rig.problem_is("does not answer");
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        let claim = fake.hear();
-        assert_eq!(claim["say"], "claim");
-        assert_eq!(claim["names"], json!(["https://box.local:47990", "https://[fd00::1]"]));
-        assert_eq!(claim["fingerprint"], "abcd");
-        assert_eq!(claim["token"].as_str().unwrap().len(), 32);
-        fake.say(&json!({ "say": "hello", "schema": 1 }));
-        rig.problem_is("");
-
-        rig.claim(claim["code"].as_str().unwrap());
-        assert_eq!(fake.hear(), json!({ "say": "claimed" }));
-        let owner = fake.hear();
-        let verifier = rig.access.proof_verifier().unwrap();
-        assert_eq!(
-            owner,
-            json!({ "say": "owner", "salt": hex(&verifier.salt()), "key": hex(&verifier.key()) })
-        );
-        fake.say(&json!({ "say": "owner-refused", "reason": "it keeps\u{1b} another" }));
-        rig.problem_is("(it keeps another)");
-        let nonce = "06".repeat(32);
-        let another = json!({ "say": "owner-kept", "key": "07".repeat(32), "nonce": nonce });
-        fake.say(&another);
-        fake.say(&json!({ "say": "owner-kept", "key": "ab", "nonce": nonce }));
-        fake.say(&json!({ "say": "owner-kept" }));
-        fake.say(&json!({ "say": "owner-refused", "reason": "still another" }));
-        rig.problem_is("(still another)");
-        fake.say(&json!({ "say": "owner-kept", "key": owner["key"], "nonce": nonce }));
-        rig.problem_is("");
-
-        // What is not understood is passed over.
-        for nonsense in [json!({ "say": "of tomorrow" }), json!([1]), json!({ "say": "presence" })]
-        {
-            fake.say(&nonsense);
-        }
-        fake.say(&json!({ "say": "presence", "by": "telepathy" }));
-        fake.say(&json!({ "say": "presence", "by": "reset-file", "digest": "ab" }));
-        fake.say(&json!({ "say": "presence", "by": "power-button" }));
-        assert_eq!(fake.hear(), taken());
-        let again = fake.hear();
-        assert_eq!(again["say"], "claim");
-        assert_ne!(again["token"], claim["token"]);
-        assert!(!rig.access.is_claimed());
-
-        // A file counts once.
-        fake.say(&file());
-        assert_eq!(fake.hear(), taken());
-        let by_file = fake.hear();
-        assert_ne!(by_file["token"], again["token"]);
-        rig.claim(by_file["token"].as_str().unwrap());
-        assert_eq!(
-            (fake.hear()["say"].clone(), fake.hear()["say"].clone()),
-            (json!("claimed"), json!("owner"))
-        );
-        fake.say(&file());
-        assert_eq!(fake.hear(), taken(), "it was used before, so that is done with too");
-        drop(fake);
-        let mut fake = Fake::accept(&listener);
-        assert_eq!(fake.hear()["say"], "claimed", "it is somebody's still");
-    }
-
-    fn taken() -> Value {
-        json!({ "say": "presence-taken" })
-    }
-
-    fn file() -> Value {
-        json!({ "say": "presence", "by": "reset-file", "digest": "ab".repeat(32) })
-    }
-
-    #[test]
-    fn a_claim_that_cannot_be_armed_again_is_told_and_tried_once_more() {
-        let rig = Rig::start(Rig::own());
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        let claim = fake.hear();
-        rig.store.strike_for_test(crate::store::Struck::Change);
-        fake.say(&file());
-        rig.problem_is("could not be armed");
-        assert_eq!(rig.rearms(), 0);
-        // It has not been taken, so it is said again with the next connection.
-        drop(fake);
-        let mut fake = Fake::accept(&listener);
-        assert_eq!(fake.hear(), claim);
-        fake.say(&json!({ "say": "hello" }));
-        fake.say(&file());
-        assert_eq!(fake.hear(), taken());
-        assert_ne!(fake.hear()["token"], claim["token"]);
-        rig.problem_is("");
-        assert_eq!(rig.rearms(), 1);
-    }
-
-    #[test]
-    fn a_cut_while_the_claim_is_armed_again_arms_it_once() {
-        let mut rig = Rig::start(Rig::own());
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        let claim = fake.hear();
-        rig.claim(claim["code"].as_str().unwrap());
-        assert_eq!(fake.hear()["say"], "claimed");
-        // The connection is lost with the word, and then the daemon is, whether it has acted on it or not.
-        fake.say(&file());
-        drop((fake, listener));
-        for _ in 0..2 {
-            rig = rig.restart();
-            let listener = rig.listen();
-            let mut fake = Fake::accept(&listener);
-            let before = fake.hear();
-            assert!(before["say"] == "claim" || before["say"] == "claimed", "{before}");
-            fake.say(&file());
-            while fake.hear() != taken() {}
-            assert!(!rig.access.is_claimed());
-            assert_eq!(rig.rearms(), 1);
-        }
-    }
-
-    #[test]
-    fn an_address_that_comes_later_is_shown_for_as_long_as_there_is_a_claim() {
-        let rig = Rig::start(Rig::own());
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        let claim = fake.hear();
-        *rig.at.lock().unwrap() = "https://192.0.2.7/";
-        let later = fake.hear();
-        assert_eq!(later["names"], json!(["https://box.local:47990", "https://192.0.2.7"]));
-        assert_eq!(later["token"], claim["token"]);
-    }
-
-    #[test]
-    fn a_connection_that_is_lost_is_made_again_and_all_is_told_again() {
-        let rig = Rig::start(Rig::own());
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        let claim = fake.hear();
-        drop(fake);
-        let mut fake = Fake::accept(&listener);
-        assert_eq!(fake.hear(), claim);
-        // A line that never ends.
-        fake.lines.get_mut().write_all(&[b'x'; MAX_LINE_BYTES]).unwrap();
-        let mut fake = Fake::accept(&listener);
-        assert_eq!(fake.hear(), claim);
-        rig.problem_is("more than 4096 bytes");
-        fake.say(&json!({ "say": "hello" }));
-        rig.problem_is("");
-        drop((fake, listener));
-        rig.problem_is("does not answer");
-        rig.runtime.shutdown_background();
-    }
-
-    #[test]
-    fn root_is_told_what_vouches_for_another_password_until_it_keeps_the_key() {
-        let rig = Rig::start(Rig::own());
-        rig.problem_is("does not answer");
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        let claim = fake.hear();
-        rig.claim(claim["code"].as_str().unwrap());
-        assert_eq!(fake.hear()["say"], "claimed");
-        let owner = fake.hear();
-        let kept =
-            |key: &Value| json!({ "say": "owner-kept", "key": key, "nonce": "06".repeat(32) });
-        fake.say(&kept(&owner["key"]));
-        fake.say(&json!({ "say": "hello" }));
-        let vouched = || rig.access.proof_verifier().map(|verifier| hex(&verifier.key()));
-        rig.problem_is("");
-        let change = |old, new| {
-            let change = ChangePassword { old, new, own: None, remote: None, keep_tokens: true };
-            rig.access.change_password(&change).unwrap();
-        };
-        // Root's program is not there; what it said has been heard before it went.
-        drop((fake, listener));
-        rig.problem_is("does not answer");
-        std::fs::remove_file(rig.folder.path().join(SOCKET)).unwrap();
-        change("correct horse battery", "another password");
-        change("another password", "a third password");
-        rig.problem_is("an older password still");
-
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        assert_eq!(fake.hear()["say"], "claimed");
-        let told = fake.hear();
-        assert_eq!(
-            (&told["say"], told["links"].as_array().unwrap().len()),
-            (&json!("replace-owner"), 2)
-        );
-        assert_eq!(told["links"][1]["key"].as_str().map(str::to_owned), vouched());
-        assert_eq!(told["links"][0]["proof"].as_str().unwrap().len(), 128);
-        // Root's answer is lost; it is told all of it again.
-        drop(fake);
-        let mut fake = Fake::accept(&listener);
-        assert_eq!((fake.hear()["say"].clone(), fake.hear()), (json!("claimed"), told.clone()));
-        fake.say(&json!({ "say": "hello" }));
-        fake.say(&json!({ "say": "owner-refused", "reason": "does not vouch" }));
-        rig.problem_is("(does not vouch)");
-        fake.say(&kept(&told["links"][1]["key"]));
-        rig.problem_is("");
-        // From now on it is the key, and no chain.
-        assert_eq!(
-            (fake.hear()["say"].clone(), fake.hear()["say"].clone()),
-            (json!("claimed"), json!("owner"))
-        );
-    }
-
-    #[test]
-    fn nobody_but_root_is_told_anything() {
-        let rig = Rig::start(Rig::own() ^ 1);
-        let listener = rig.listen();
-        let mut fake = Fake::accept(&listener);
-        assert_eq!(fake.hear(), Value::Null);
-        rig.problem_is("not root's");
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::ServeArguments;
-use super::attendant::{self, Attendant, Attending};
+use super::attendant::{self, Attendant, Attending, RootLine};
 use super::doctor::{Places, examiner, scratch_of};
 use super::doors::{self, Console, Doors, Memory};
 use super::found::{Alone, Found};
@@ -27,6 +27,7 @@ use super::memory;
 use super::prepare::{FAILED, Host, Preparation, STEPS, prepare};
 use super::report::{describe, how_to_pair, program};
 use super::system::{Playing, System};
+use crate::access::SimulatedRoot;
 use crate::backup::{Backups, Strength};
 use crate::config::{self, Config, ConfigDesk, Layers, Loaded};
 use crate::logbook::Logbook;
@@ -208,7 +209,12 @@ fn open(
         problems: problems.clone(),
         local_name: local_name.clone(),
     };
+    // What is only shown has no root of its own, and never asks a real one.
+    let demo = memory.access.as_ref().filter(|_| arguments.demo);
+    demo.iter().for_each(|access| access.with_root(Arc::new(SimulatedRoot::new(access))));
     let attendant = memory.access.clone().filter(|_| loaded.config.appliance).map(|access| {
+        let line = RootLine::default();
+        access.with_root(Arc::new(line.clone()));
         Attending {
             socket: arguments.system_dir.join(attendant::SOCKET),
             of_uid: 0,
@@ -219,6 +225,7 @@ fn open(
             problems,
             pauses: attendant::PAUSES,
             look: attendant::LOOK,
+            line,
         }
         .begin()
     });

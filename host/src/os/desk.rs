@@ -240,7 +240,7 @@ impl OsDesk {
         when: When,
         insist: bool,
     ) -> Result<OsView, OsError> {
-        self.ask(Verb::Rollback { digest, when, insist })
+        self.ask(Verb::Rollback { digest, when, insist, proven: false })
     }
 
     fn options(&self) -> &OsOptions {

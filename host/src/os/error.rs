@@ -90,8 +90,8 @@ pub enum OsError {
     },
     /// It is below what is allowed without a proof.
     #[error(
-        "version {version} is older than {floor}, the oldest that is safe; streaming goes on. To go back so far, the \
-         owner must prove to be there, which this host cannot ask for yet"
+        "version {version} is older than {floor}, the oldest that is safe; streaming goes on. To go back so far all the \
+         same, the owner proves it with the password: ask again with it"
     )]
     BelowFloor {
         /// Which.

@@ -110,8 +110,8 @@ impl Run<'_> {
                 self.start(&staged, Cause::Update, when, insist, &inventory)?;
             }
             Verb::Cancel => self.cancel()?,
-            Verb::Rollback { digest, when, insist } => {
-                let target = self.rollback_target(&inventory, digest, insist)?;
+            Verb::Rollback { digest, when, insist, proven } => {
+                let target = self.rollback_target(&inventory, digest, insist, proven)?;
                 self.start(&target, Cause::Rollback, when, insist, &inventory)?;
             }
             Verb::Pin(digest) => self.pin(&inventory, digest, true)?,
@@ -169,6 +169,7 @@ impl Run<'_> {
         inventory: &Inventory,
         digest: Option<Digest>,
         insist: bool,
+        proven: bool,
     ) -> Result<Deployment, OsError> {
         let target = match digest {
             Some(digest) => inventory.deployment(digest).ok_or(OsError::UnknownDeployment)?,
@@ -181,10 +182,11 @@ impl Run<'_> {
             Role::Staged => return Err(OsError::AlreadyStaged { version }),
             Role::Rollback | Role::Pinned | Role::Pristine => {}
         }
-        if version < inventory.floor {
+        // What is to be insisted on is told before the owner's proof is asked for.
+        self.may_run(target.digest, version, insist)?;
+        if version < inventory.floor && !proven {
             return Err(OsError::BelowFloor { version, floor: inventory.floor });
         }
-        self.may_run(target.digest, version, insist)?;
         Ok(target.clone())
     }
 

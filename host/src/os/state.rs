@@ -348,6 +348,8 @@ pub enum Verb {
         when: When,
         /// Also if somebody plays, or it did not pass here before.
         insist: bool,
+        /// The owner has proved to root's program that it may be older than the oldest that is safe.
+        proven: bool,
     },
     /// Keep a version.
     Pin(Digest),

@@ -462,10 +462,14 @@ fn the_owner_goes_back_and_forth() {
     let mut bench = Bench::staged(demonstration());
     bench.ask(apply(When::Idle, false)).unwrap();
     bench.seconds(5);
-    bench.ask(Verb::Rollback { digest: None, when: When::Idle, insist: false }).unwrap();
+    bench
+        .ask(Verb::Rollback { digest: None, when: When::Idle, insist: false, proven: false })
+        .unwrap();
     bench.ask(Verb::Cancel).unwrap();
     assert_eq!(bench.ask(Verb::Cancel), Err(OsError::NothingToCancel));
-    bench.ask(Verb::Rollback { digest: None, when: When::Now, insist: false }).unwrap();
+    bench
+        .ask(Verb::Rollback { digest: None, when: When::Now, insist: false, proven: false })
+        .unwrap();
     bench.seconds(5);
     assert_eq!((bench.running(), bench.told(What::WentBack)), (OLD, 1));
     assert_eq!(bench.state.banner.clone().unwrap().kind, BannerKind::WentBack);
@@ -589,8 +593,10 @@ fn nothing_below_the_floor_without_a_proof() {
     let disk = Disk { floor: Version::new(1, 4, 2), ..Disk::default() };
     let mut bench = Bench::on(disk, demonstration());
     bench.settle();
-    let refused = bench.ask(Verb::Rollback { digest: None, when: When::Now, insist: true });
+    let back = |proven| Verb::Rollback { digest: None, when: When::Now, insist: true, proven };
+    let refused = bench.ask(back(false));
     assert_eq!(refused.unwrap_err().code(), "needs-owner-proof");
+    bench.ask(back(true)).unwrap();
 }
 
 #[test]
@@ -645,7 +651,12 @@ fn verbs() -> impl Strategy<Value = Verb> {
         3 => insist.prop_map(|insist| Verb::Stage { insist }),
         5 => (when.clone(), insist).prop_map(|(when, insist)| Verb::Apply { when, insist }),
         2 => (proptest::option::of(which.clone()), when, insist)
-            .prop_map(|(digest, when, insist)| Verb::Rollback { digest, when, insist }),
+            .prop_map(|(digest, when, insist)| Verb::Rollback {
+                digest,
+                when,
+                insist,
+                proven: false,
+            }),
         1 => Just(Verb::StopDownload),
         1 => Just(Verb::Cancel),
         1 => which.clone().prop_map(Verb::Pin),

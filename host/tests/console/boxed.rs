@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::process::{Daemon, House, Owner, PATIENCE, PROGRAM};
+use super::process::{Daemon, House, Owner, PASSWORD, PATIENCE, PROGRAM};
 
 /// What root's program says: version 0.2.0 runs, and these were tried.
 fn say(folder: &Path, attempts: &Value) {
@@ -104,4 +104,10 @@ fn what_roots_program_left_again_is_told_with_its_checks_and_its_log() {
     assert!(problems.contains("the fan is loud"), "{problems}");
     assert!(problems.contains("the box's own program does not answer"), "{problems}");
     assert_eq!(ask(&mut daemon, &owner, "/api/v1/power")["streaming"], json!([]));
+
+    // What only root does is not done where root's program does not answer.
+    let password = json!({ "password": PASSWORD }).to_string();
+    let path = "/api/v1/os/factory-reset";
+    let refused = daemon.browser().ask("POST", path, &owner.lines(), &password);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "unavailable"), "{refused:?}");
 }

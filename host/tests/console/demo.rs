@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::kill::{change, demonstrate, get, system};
-use super::process::{Daemon, House, PROGRAM};
+use super::process::{Daemon, House, PASSWORD, PROGRAM};
 
 /// How often the simulated machine has started.
 fn starts(house: &House) -> u64 {
@@ -74,4 +74,24 @@ fn the_machine_of_a_desk_is_not_switched() {
     );
     assert_eq!(change(&mut daemon, &owner, "POST", "/power/restart", &json!({})).0, 503);
     assert!(!get(&mut daemon, &owner, "/audit").to_string().contains("POST /power"));
+}
+
+#[test]
+#[ignore = "needs an unprivileged user"]
+fn a_simulated_machine_is_reset_and_says_that_nothing_was_forgotten() {
+    let (house, owner) = House::owned();
+    let mut daemon = demonstrate(&house);
+    system(&mut daemon, &owner, |report| report["phase"]["name"] == "idle");
+    let before = starts(&house);
+    let mut reset = |password: &str| {
+        let body = json!({ "password": password });
+        change(&mut daemon, &owner, "POST", "/os/factory-reset", &body)
+    };
+    let (status, begun) = reset(PASSWORD);
+    assert_eq!((status, &begun["simulated"]), (202, &json!(true)), "{begun}");
+    assert!(begun["detail"].as_str().unwrap().contains("nothing was forgotten"), "{begun}");
+    assert_eq!((starts(&house), reset("another password").0), (before + 1, 401));
+    assert_eq!(starts(&house), before + 1);
+    let log = get(&mut daemon, &owner, "/audit?limit=1");
+    assert_eq!(log[0]["action"], "POST /os/factory-reset", "the owner is the owner still: {log}");
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use punktfunk_os::permit;
 use punktfunk_update::engine::Engine;
 use punktfunk_update::error::UpdateError;
 use punktfunk_update::name::{BlobDigest, Channel, Commit, Version};
@@ -210,6 +211,14 @@ fn releases_that_do_not_fit_change_nothing() {
         let below = UpdateError::BelowFloor { version: Version::new(1, 4, patch), floor };
         assert_eq!(scene.refused(apply(at(place))), below);
     }
+    // The owner's permit is for one of them, in this start of the machine, once.
+    let site = scene.rig.site();
+    let start = site.start().unwrap();
+    permit::write(&site.place.state, &at(2).to_string(), &start.boot_id).unwrap();
+    assert!(matches!(scene.refused(apply(at(1))), UpdateError::BelowFloor { .. }));
+    scene.engine.apply(at(2), false).unwrap();
+    scene.engine.apply(at(0), false).unwrap();
+    assert!(matches!(scene.refused(apply(at(2))), UpdateError::BelowFloor { .. }));
     scene.engine.apply(at(0), false).unwrap();
     assert_eq!(scene.engine.outlook().unwrap().floor, Some(floor));
     // It stays, though nobody states it any more.

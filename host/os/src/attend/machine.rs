@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use super::vouch::{Kept, Link, Nonce};
 use super::{Claim, FromDaemon, FromRoot, OwnerKey, Presence, SCHEMA};
-
-/// So long after somebody was at the machine another owner's key is believed, once.
-const PRESENCE_HOLDS: Duration = Duration::from_secs(600);
+use crate::proof::{Deed, Moment, PRESENCE_HOLDS, Proof, Refusal, Verifier};
 
 /// So long after the button was pressed the daemon is still told of it.
 const BUTTON_HOLDS: Duration = PRESENCE_HOLDS;
@@ -26,6 +24,10 @@ pub enum Do {
     Erase,
     /// Keep the owner's key, and say [`Attendant::kept`] when it is kept.
     Keep(Kept),
+    /// Do what the owner has proved to want, and say [`Attendant::carried`] when it is done.
+    Carry(Deed),
+    /// Show to whoever is at the machine that the owner waits for them, and for what.
+    Await,
     /// Note that somebody was here.
     Note,
     /// Forget what was kept to be said of that.
@@ -43,17 +45,22 @@ pub struct Attendant {
     unknown: bool,
     /// The host can be claimed, or was just now.
     armed: bool,
-    /// When somebody was last at the machine, unless that has been used.
-    present_at: Option<Duration>,
+    /// When somebody was last at the machine, unless that has been used: once, for another key or for a reset.
+    seen: Option<Moment>,
+    /// What the owner is asked to prove.
+    verifier: Verifier,
+    /// The kernel's name for this start.
+    boot_id: String,
     /// What the daemon has not taken yet, and when it was seen.
     untaken: Option<(Duration, Presence)>,
 }
 
 impl Attendant {
-    /// Begins with the key that is kept, if one is, and with the reset file of which the daemon has not taken the word.
-    pub fn new(owner: Option<Kept>, untaken: Option<Presence>) -> Self {
+    /// Begins in this start of the machine with the key that is kept, if one is, and with the reset file of which the daemon
+    /// has not taken the word.
+    pub fn new(owner: Option<Kept>, untaken: Option<Presence>, boot_id: &str) -> Self {
         let untaken = untaken.map(|presence| (Duration::ZERO, presence));
-        Self { owner, untaken, ..Self::default() }
+        Self { owner, untaken, boot_id: boot_id.to_owned(), ..Self::default() }
     }
 
     /// The daemon has connected.
@@ -81,7 +88,45 @@ impl Attendant {
                 Some(_) => vec![Do::Taken],
                 None => vec![],
             },
+            FromDaemon::AskProof(deed) => self.ask(fresh, deed),
+            FromDaemon::BringProof(shown) => self.prove(now, &shown),
         }
+    }
+
+    /// Asks the owner whose key is kept for a proof.
+    fn ask(&mut self, nonce: Nonce, deed: Deed) -> Vec<Do> {
+        let Some(kept) = self.owner.as_ref().filter(|_| !self.unknown) else {
+            return vec![Do::Say(FromRoot::ProofRefused { why: Refusal::NoKey })];
+        };
+        self.verifier.ask(deed, nonce);
+        vec![Do::Say(FromRoot::ProofAsked { nonce, owner: kept.owner.clone() })]
+    }
+
+    /// Does what the owner has proved to want. That somebody is there is used only when it is done.
+    fn prove(&mut self, now: Duration, shown: &Proof) -> Vec<Do> {
+        let key = self.owner.as_ref().filter(|_| !self.unknown).map(|kept| kept.owner.key.clone());
+        let now = self.moment(now);
+        // Without a key the nonce is used up all the same.
+        let key = key.unwrap_or_default();
+        match self.verifier.verify(&key, shown, self.seen.as_ref(), &now) {
+            Ok(deed) => vec![Do::Carry(deed)],
+            Err(why @ Refusal::NeedsPresence) => {
+                vec![Do::Await, Do::Say(FromRoot::ProofRefused { why })]
+            }
+            Err(why) => vec![Do::Say(FromRoot::ProofRefused { why })],
+        }
+    }
+
+    /// What the owner has proved to want is done, or noted for the next start.
+    pub fn carried(&mut self, deed: &Deed) -> FromRoot {
+        if deed.needs_presence() {
+            self.seen = None;
+        }
+        FromRoot::ProofTaken
+    }
+
+    fn moment(&self, at: Duration) -> Moment {
+        Moment { boot_id: self.boot_id.clone(), at }
     }
 
     /// The first key is believed when a claim was armed; another one only because somebody was at the machine, since a
@@ -97,8 +142,8 @@ impl Attendant {
                 };
             }
             Some(_) => {
-                let held = self.present_at.take();
-                if held.is_none_or(|at| now.saturating_sub(at) > PRESENCE_HOLDS) {
+                let (seen, now) = (self.seen.take(), self.moment(now));
+                if !seen.is_some_and(|seen| seen.holds(&now)) {
                     return refused("another key is kept, and nobody has been at the machine");
                 }
             }
@@ -143,7 +188,7 @@ impl Attendant {
 
     /// Somebody has shown to be at the machine.
     pub fn present(&mut self, now: Duration, presence: Presence) -> Vec<Do> {
-        self.present_at = Some(now);
+        self.seen = Some(self.moment(now));
         self.untaken = Some((now, presence.clone()));
         vec![Do::Note, Do::Say(FromRoot::Presence(presence))]
     }
@@ -160,6 +205,8 @@ mod tests {
     use super::super::tests::CLAIM;
     use super::super::vouch::tests::{NONCE, Owner, chain};
     use super::*;
+
+    const BOOT: &str = "this";
 
     fn key(digit: &str) -> OwnerKey {
         OwnerKey { salt: digit.repeat(32), key: digit.repeat(64) }
@@ -218,7 +265,7 @@ mod tests {
         attendant.present(at(0), Presence::PowerButton);
         assert_eq!(attendant.connected(at(601)), hello());
         // Root's program was started anew meanwhile.
-        let attendant = Attendant::new(None, Some(file.clone()));
+        let attendant = Attendant::new(None, Some(file.clone()), BOOT);
         assert_eq!(attendant.connected(at(0))[1..], [Do::Say(FromRoot::Presence(file))]);
     }
 
@@ -236,7 +283,7 @@ mod tests {
 
     #[test]
     fn another_key_needs_somebody_at_the_machine() {
-        let mut attendant = Attendant::new(Some(kept("a")), None);
+        let mut attendant = Attendant::new(Some(kept("a")), None, BOOT);
         say(&mut attendant, 0, FromDaemon::parse(CLAIM.as_bytes()).unwrap());
         assert!(is_refused(&say(&mut attendant, 1, FromDaemon::Owner(key("b")))));
         let seen = attendant.present(at(10), Presence::PowerButton);
@@ -251,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_kept_is_not_believed() {
-        let mut attendant = Attendant::new(Some(kept("a")), None);
+        let mut attendant = Attendant::new(Some(kept("a")), None, BOOT);
         attendant.present(at(0), Presence::PowerButton);
         say(&mut attendant, 1, FromDaemon::Owner(key("b")));
         attendant.not_kept(Some(Some(kept("a"))));
@@ -260,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_read_is_not_none() {
-        let mut attendant = Attendant::new(Some(kept("a")), None);
+        let mut attendant = Attendant::new(Some(kept("a")), None, BOOT);
         attendant.present(at(0), Presence::PowerButton);
         say(&mut attendant, 1, FromDaemon::Owner(key("b")));
         attendant.not_kept(None);
@@ -272,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_key_is_replaced_by_what_it_vouches_for_and_needs_nobody_there() {
-        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None);
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None, BOOT);
         let replace = |seeds: &[u8]| FromDaemon::ReplaceOwner { links: chain(seeds) };
         let done = say(&mut attendant, 0, replace(&[1, 2]));
         let Do::Keep(second) = &done[0] else { panic!("{done:?}") };
@@ -289,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_proof_that_is_none_does_not_use_up_that_somebody_is_there() {
-        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None);
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None, BOOT);
         attendant.present(at(0), Presence::PowerButton);
         let thief = FromDaemon::ReplaceOwner { links: chain(&[7, 8]) };
         assert!(is_refused(&say(&mut attendant, 1, thief.clone())));
@@ -303,10 +350,77 @@ mod tests {
         assert!(is_refused(&say(&mut attendant, 2, thief)));
     }
 
+    fn prove(owner: &Owner, deed: &Deed, nonce: Nonce) -> FromDaemon {
+        FromDaemon::BringProof(owner.prove(deed, nonce))
+    }
+
+    fn refuses(why: Refusal) -> [Do; 1] {
+        [Do::Say(FromRoot::ProofRefused { why })]
+    }
+
+    #[test]
+    fn a_reset_is_proved_by_the_owner_and_by_whoever_is_at_the_machine() {
+        let (owner, reset) = (Owner::new(1), Deed::FactoryReset);
+        let mut attendant = Attendant::new(Some(owner.kept(NONCE)), None, BOOT);
+        let fresh = Nonce::new([3; 32]);
+        let ask = |attendant: &mut Attendant| {
+            let asked = attendant.said(at(0), fresh, FromDaemon::AskProof(reset.clone()));
+            assert_eq!(asked, [Do::Say(FromRoot::ProofAsked { nonce: fresh, owner: owner.key() })]);
+        };
+        // The nonce that stands for another key is none for this.
+        ask(&mut attendant);
+        let early = say(&mut attendant, 1, prove(&owner, &reset, NONCE));
+        assert_eq!(early, refuses(Refusal::NotAsked));
+        ask(&mut attendant);
+        let waits = say(&mut attendant, 1, prove(&owner, &reset, fresh));
+        assert_eq!(waits[0], Do::Await, "whoever is there sees what is wanted of them");
+        assert_eq!(waits[1..], refuses(Refusal::NeedsPresence));
+        attendant.present(at(10), Presence::PowerButton);
+        // A proof that is none uses nothing of that up.
+        ask(&mut attendant);
+        let thief = say(&mut attendant, 11, prove(&Owner::new(7), &reset, fresh));
+        assert_eq!(thief, refuses(Refusal::Signature));
+        ask(&mut attendant);
+        let good = say(&mut attendant, 610, prove(&owner, &reset, fresh));
+        assert_eq!(good, [Do::Carry(reset.clone())]);
+        // The disk did not take it; somebody is still there.
+        ask(&mut attendant);
+        let again = say(&mut attendant, 610, prove(&owner, &reset, fresh));
+        assert_eq!(again, [Do::Carry(reset.clone())]);
+        assert_eq!(attendant.carried(&reset), FromRoot::ProofTaken);
+        ask(&mut attendant);
+        let once = say(&mut attendant, 610, prove(&owner, &reset, fresh));
+        assert_eq!(once[1..], refuses(Refusal::NeedsPresence));
+    }
+
+    #[test]
+    fn going_back_below_the_floor_needs_nobody_there_and_no_key_proves_nothing() {
+        let (owner, fresh) = (Owner::new(1), Nonce::new([3; 32]));
+        let back = Deed::RollbackBelowFloor { commit: "c".repeat(64) };
+        let mut attendant = Attendant::new(Some(owner.kept(NONCE)), None, BOOT);
+        attendant.present(at(0), Presence::PowerButton);
+        attendant.said(at(0), fresh, FromDaemon::AskProof(back.clone()));
+        let good = say(&mut attendant, 1, prove(&owner, &back, fresh));
+        assert_eq!(good, [Do::Carry(back.clone())]);
+        attendant.carried(&back);
+        assert!(attendant.seen.is_some(), "that nobody needed is not used");
+        let old = say(&mut attendant, 1, prove(&owner, &back, fresh));
+        assert_eq!(old, refuses(Refusal::NotAsked));
+        // What is kept cannot be read any more.
+        attendant.said(at(2), fresh, FromDaemon::AskProof(back.clone()));
+        attendant.not_kept(None);
+        let lost = say(&mut attendant, 3, prove(&owner, &back, fresh));
+        assert_eq!(lost, refuses(Refusal::NoKey));
+        for mut attendant in [attendant, Attendant::new(None, None, BOOT)] {
+            let none = say(&mut attendant, 4, FromDaemon::AskProof(back.clone()));
+            assert_eq!(none, refuses(Refusal::NoKey));
+        }
+    }
+
     #[test]
     fn a_key_of_an_older_program_gets_its_nonce_when_it_is_next_told() {
         let old = Kept { owner: Owner::new(1).key(), nonce: None };
-        let mut attendant = Attendant::new(Some(old), None);
+        let mut attendant = Attendant::new(Some(old), None, BOOT);
         let links = chain(&[1, 2]);
         let early = FromDaemon::ReplaceOwner { links: links.clone() };
         assert!(is_refused(&say(&mut attendant, 0, early)));
@@ -318,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_replacement_that_could_not_be_kept_is_made_later() {
-        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None);
+        let mut attendant = Attendant::new(Some(Owner::new(1).kept(NONCE)), None, BOOT);
         let replace = || FromDaemon::ReplaceOwner { links: chain(&[1, 2]) };
         say(&mut attendant, 0, replace());
         attendant.not_kept(Some(Some(Owner::new(1).kept(NONCE))));

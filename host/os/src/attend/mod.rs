@@ -2,9 +2,10 @@
 //!
 //! The daemon talks to the network and is not root, so it can neither write to the stick nor read the power button. It
 //! connects to root's socket and says JSON, a line each. What it can have is little: a claim shown where somebody at
-//! the machine sees it, the claim erased, and the owner's public key kept, or replaced by one that it vouches for. What
-//! root says is evidence that somebody is there, and which key it keeps. No line makes root open a path of the daemon's
-//! choosing or run a program.
+//! the machine sees it, the claim erased, the owner's public key kept, or replaced by one that it vouches for, and what
+//! the owner has proved to want noted: that the next start forgets everything of the owner, or that a version below the
+//! floor may be started once. What root says is evidence that somebody is there, which key it keeps, and what a proof
+//! must hold. No line makes root open a path of the daemon's choosing or run a program.
 //!
 //! - [`machine`]: what follows from what, purely.
 //! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] reads reset files, and
@@ -12,7 +13,9 @@
 //! - [`owner`]: the owner's key on the disk, [`vouch`]: whether it vouches for another.
 //! - [`note`]: the claim on the stick and on the screens, [`show`]: when. [`serve`] waits for all of it in one place.
 //!
-//! Deliberately absent: power (the daemon asks logind), updates, and reading back anything but the key's name.
+//! What is proved and how stands in [`crate::proof`].
+//!
+//! Deliberately absent: power (the daemon asks logind), updates, and reading back anything but the key and its salt.
 
 pub mod button;
 pub mod machine;
@@ -31,13 +34,14 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::proof::{Deed, Proof, Refusal};
 use vouch::{Link, MAX_LINKS, Nonce};
 
 /// Where the daemon connects.
 pub const SOCKET: &str = "/run/punktfunk-os/attend.sock";
 
 /// What this program speaks.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// No line is longer, in bytes and without its end.
 pub const MAX_LINE_BYTES: usize = 4096;
@@ -65,6 +69,10 @@ pub enum FromDaemon {
     },
     /// What was said of somebody at the machine has been taken.
     PresenceTaken,
+    /// What must a proof hold that the owner wants this?
+    AskProof(Deed),
+    /// The proof. Root has noted what is to be done when it says that it took it.
+    BringProof(Proof),
 }
 
 /// How the host is claimed. Whoever knows it can.
@@ -140,6 +148,21 @@ pub enum FromRoot {
         /// Why, as a part of a sentence.
         reason: String,
     },
+    /// A proof by this key is wanted, of what was asked about last.
+    ProofAsked {
+        /// What it must hold; it counts once.
+        nonce: Nonce,
+        /// Whose proof, and the salt that makes its private half from the password.
+        #[serde(flatten)]
+        owner: OwnerKey,
+    },
+    /// The proof was good, and what follows is noted on the disk.
+    ProofTaken,
+    /// Nothing is done.
+    ProofRefused {
+        /// Why.
+        why: Refusal,
+    },
     /// The word of a newer program.
     #[serde(other)]
     Unknown,
@@ -197,6 +220,11 @@ impl FromDaemon {
                 });
                 let count = ("links", (1..=MAX_LINKS).contains(&links.len()));
                 std::iter::once(count).chain(parts).collect()
+            }
+            Self::AskProof(deed) => vec![("commit", deed.is_sane())],
+            Self::BringProof(shown) => {
+                let proof = ("proof", is_hex(&shown.proof, 128..=128));
+                vec![("commit", shown.deed.is_sane()), proof]
             }
         };
         match checks.into_iter().find(|(_, good)| !good) {
@@ -277,6 +305,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_proved_is_understood_and_bounded() {
+        let commit = "0a".repeat(32);
+        let parse = |line: &str| FromDaemon::parse(line.as_bytes());
+        let reset = parse(r#"{"say":"ask-proof","verb":"factory-reset"}"#).unwrap();
+        assert_eq!(reset, FromDaemon::AskProof(Deed::FactoryReset));
+        let ask = |commit: &str| {
+            parse(&format!(
+                r#"{{"say":"ask-proof","verb":"rollback-below-floor","commit":"{commit}"}}"#
+            ))
+        };
+        let back = Deed::RollbackBelowFloor { commit: commit.clone() };
+        assert_eq!(ask(&commit).unwrap(), FromDaemon::AskProof(back.clone()));
+        let bring = |digits: usize| {
+            let (nonce, proof) = ("09".repeat(32), "c".repeat(digits));
+            parse(&format!(
+                r#"{{"say":"bring-proof","verb":"rollback-below-floor","commit":"{commit}",
+                    "nonce":"{nonce}","proof":"{proof}"}}"#
+            ))
+        };
+        let proof = Proof { deed: back, nonce: Nonce::new([9; 32]), proof: "c".repeat(128) };
+        assert_eq!(bring(128).unwrap(), FromDaemon::BringProof(proof));
+        for wrong in ["0A".repeat(32), "0a".repeat(31), "../x".to_owned(), "zz".repeat(32)] {
+            assert_eq!(ask(&wrong).unwrap_err().to_string(), "`commit` is out of its bounds");
+        }
+        assert_eq!(bring(126).unwrap_err().to_string(), "`proof` is out of its bounds");
+        // What root does not do here is not asked of it here.
+        for verb in ["install", "replace-key", "rollback-below-floor"] {
+            assert!(parse(&format!(r#"{{"say":"ask-proof","verb":"{verb}"}}"#)).is_err());
+        }
+    }
+
+    #[test]
     fn chains_are_bounded_and_a_line_holds_the_longest() {
         let link = |salt: usize, key: usize, proof: usize| Link {
             owner: OwnerKey { salt: "a".repeat(salt), key: "b".repeat(key) },
@@ -303,7 +363,7 @@ mod tests {
     #[test]
     fn root_speaks_as_agreed() {
         let line = |said: FromRoot| said.line();
-        assert_eq!(line(FromRoot::Hello { schema: 3 }), "{\"say\":\"hello\",\"schema\":3}\n");
+        assert_eq!(line(FromRoot::Hello { schema: 4 }), "{\"say\":\"hello\",\"schema\":4}\n");
         let button = FromRoot::Presence(Presence::PowerButton);
         assert_eq!(line(button), "{\"say\":\"presence\",\"by\":\"power-button\"}\n");
         let file = FromRoot::Presence(Presence::ResetFile { digest: "ab".to_owned() });
@@ -316,6 +376,19 @@ mod tests {
         assert_eq!(line(kept), says);
         let refused = FromRoot::OwnerRefused { reason: "r".to_owned() };
         assert_eq!(line(refused), "{\"say\":\"owner-refused\",\"reason\":\"r\"}\n");
+        let owner = OwnerKey { salt: "s".to_owned(), key: "k".to_owned() };
+        let asked = FromRoot::ProofAsked { nonce: Nonce::new([9; 32]), owner };
+        let says = format!(
+            "{{\"say\":\"proof-asked\",\"nonce\":\"{}\",\"salt\":\"s\",\"key\":\"k\"}}\n",
+            "09".repeat(32)
+        );
+        assert_eq!(line(asked), says);
+        assert_eq!(line(FromRoot::ProofTaken), "{\"say\":\"proof-taken\"}\n");
+        let refused = FromRoot::ProofRefused { why: Refusal::NeedsPresence };
+        assert_eq!(line(refused), "{\"say\":\"proof-refused\",\"why\":\"needs-presence\"}\n");
+        let newer: FromRoot =
+            serde_json::from_str(r#"{"say":"proof-refused","why":"the moon"}"#).unwrap();
+        assert_eq!(newer, FromRoot::ProofRefused { why: Refusal::Unknown });
         let newer: FromRoot = serde_json::from_str(r#"{"say":"weather","is":"fine"}"#).unwrap();
         assert_eq!(newer, FromRoot::Unknown);
     }

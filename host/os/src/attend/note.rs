@@ -49,6 +49,11 @@ pub fn lines(claim: &Claim) -> Zeroizing<String> {
     text
 }
 
+/// What is shown on screens when the owner has proved to want a reset, and somebody at the machine is to allow it.
+pub const AWAITED: &str = "\r\npunktfunk: the owner of this box has asked to forget everything on it: games, saved\r\n\
+    games, settings and devices. Three short presses of the power button within ten\r\n\
+    minutes allow it. If nobody of you has asked, do not press, and change the password.\r\n";
+
 /// Writes the note, in one step and to the disk.
 pub fn write(esp: &Path, claim: &Claim) -> Result<(), FileError> {
     files::replace(&esp.join(NAME), text(claim).as_bytes(), 0o600)

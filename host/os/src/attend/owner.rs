@@ -6,7 +6,7 @@ use super::vouch::Kept;
 use crate::files::{self, FileError};
 
 /// The file in root's folder of state.
-const NAME: &str = "owner.json";
+pub const NAME: &str = "owner.json";
 
 /// It is never longer, in bytes.
 const MAX_BYTES: u64 = 4096;

@@ -9,10 +9,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{socket_acceptconn, socket_peercred};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::button::{self, Button};
 use super::machine::{Attendant, Do};
@@ -23,6 +24,8 @@ use super::used::Used;
 use super::vouch::{Kept, Nonce};
 use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
 use crate::programs::{ProgramError, run_well};
+use crate::proof::{Deed, Refusal};
+use crate::{permit, reset};
 
 /// User and group of the daemon.
 const DAEMON_ID: u32 = 960;
@@ -69,6 +72,8 @@ pub struct Site<'a> {
     pub screens: Vec<PathBuf>,
     /// Who may connect.
     pub daemon_uid: u32,
+    /// The kernel's name for this start of the machine; empty if it cannot be read, and then nobody counts as there.
+    pub boot_id: String,
     /// Notes that somebody was at the machine.
     pub present: &'a mut dyn FnMut(),
 }
@@ -133,7 +138,12 @@ pub struct Attending<'a> {
     presses: Presses,
     used: Used,
     showing: Showing,
-    began: Instant,
+}
+
+/// Since the machine was started, sleep counted in: what holds for ten minutes ends while it sleeps, too.
+fn now() -> Duration {
+    // The clock does not go back and does not begin before zero.
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
 impl<'a> Attending<'a> {
@@ -142,7 +152,7 @@ impl<'a> Attending<'a> {
         let used = Used::read(&site.state);
         let untaken = used.untaken().map(str::to_owned);
         let untaken = untaken.map(|digest| Presence::ResetFile { digest });
-        let attendant = Attendant::new(owner::read(&site.state)?, untaken);
+        let attendant = Attendant::new(owner::read(&site.state)?, untaken, &site.boot_id);
         let mut attending = Self {
             site,
             attendant,
@@ -151,7 +161,6 @@ impl<'a> Attending<'a> {
             presses: Presses::default(),
             used,
             showing: Showing::default(),
-            began: Instant::now(),
         };
         attending.erase();
         Ok(attending)
@@ -169,7 +178,7 @@ impl<'a> Attending<'a> {
     ) -> Result<(), ServeError> {
         let deadlines = [self.presses.deadline(), self.showing.deadline()];
         let timeout = deadlines.into_iter().flatten().min().map(|deadline| {
-            let left = deadline.saturating_sub(self.began.elapsed());
+            let left = deadline.saturating_sub(now());
             // A whole millisecond more, so that it has passed when it is looked.
             Timespec::try_from(left + Duration::from_millis(1)).unwrap_or_default()
         });
@@ -210,7 +219,7 @@ impl<'a> Attending<'a> {
             return;
         }
         self.talk = Some(Talk { stream, begun: Vec::new() });
-        let all = self.attendant.connected(self.began.elapsed());
+        let all = self.attendant.connected(now());
         self.perform(all);
     }
 
@@ -246,7 +255,7 @@ impl<'a> Attending<'a> {
         let fresh = Nonce::draw();
         match (FromDaemon::parse(line), fresh) {
             (Ok(said), Ok(fresh)) => {
-                let all = self.attendant.said(self.began.elapsed(), fresh, said);
+                let all = self.attendant.said(now(), fresh, said);
                 self.perform(all);
             }
             (Err(error), _) => {
@@ -274,7 +283,7 @@ impl<'a> Attending<'a> {
             strokes.extend(read.as_ref().into_iter().flatten().copied());
             read.is_ok()
         });
-        let now = self.began.elapsed();
+        let now = now();
         let mut meanings: Vec<Meaning> =
             strokes.into_iter().filter_map(|stroke| self.presses.stroke(now, stroke)).collect();
         meanings.extend(self.presses.silence(now));
@@ -315,7 +324,7 @@ impl<'a> Attending<'a> {
 
     fn present(&mut self, presence: Presence) {
         tell!("somebody is at the machine: {presence:?}");
-        let all = self.attendant.present(self.began.elapsed(), presence);
+        let all = self.attendant.present(now(), presence);
         self.perform(all);
     }
 
@@ -328,8 +337,30 @@ impl<'a> Attending<'a> {
                 Do::Erase => self.erase(),
                 Do::Show(claim) => self.showing.offer(claim),
                 Do::Keep(kept) => self.keep(&kept),
+                Do::Carry(deed) => self.carry(&deed),
+                Do::Await => self.show_lines(note::AWAITED),
             }
         }
+    }
+
+    /// Notes what the owner has proved to want. What is noted is done by the next start, or by who arranges it.
+    fn carry(&mut self, deed: &Deed) {
+        let Site { state, boot_id, .. } = &self.site;
+        let noted = match deed {
+            Deed::FactoryReset => reset::arrange(state, boot_id),
+            Deed::RollbackBelowFloor { commit } => permit::write(state, commit, boot_id),
+        };
+        let said = match noted {
+            Ok(()) => {
+                tell!("the owner has proved to want this: {deed:?}");
+                self.attendant.carried(deed)
+            }
+            Err(error) => {
+                complain!("{error}");
+                FromRoot::ProofRefused { why: Refusal::NotKept }
+            }
+        };
+        self.say(&said);
     }
 
     fn keep(&mut self, kept: &Kept) {
@@ -351,15 +382,18 @@ impl<'a> Attending<'a> {
 
     /// Shows a claim whose time has come.
     fn show(&mut self) {
-        let Some(claim) = self.showing.due(self.began.elapsed()) else { return };
+        let Some(claim) = self.showing.due(now()) else { return };
         if let Err(error) = note::write(&self.site.esp, &claim) {
             complain!("{error}");
             self.showing.not_shown();
         }
-        let lines = note::lines(&claim);
+        self.show_lines(&note::lines(&claim));
+    }
+
+    fn show_lines(&self, lines: &str) {
         for screen in &self.site.screens {
             // Many machines have one of them only.
-            let _ = note::show(screen, &lines);
+            let _ = note::show(screen, lines);
         }
     }
 
@@ -398,241 +432,4 @@ fn fd(of: &impl AsFd) -> PollFd<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader};
-
-    use super::super::tests::CLAIM;
-    use super::super::vouch::tests::{Owner, chain};
-    use super::super::vouch::{Link, MAX_LINKS};
-    use super::*;
-
-    /// The daemon's end, and all that the attendant does meanwhile.
-    fn with_daemon(
-        uid: u32,
-        act: impl FnOnce(&mut dyn FnMut(&str), &mut dyn FnMut() -> String, &Path),
-    ) {
-        let folder = tempfile::tempdir().unwrap();
-        let (state, esp) = (folder.path().join("os"), folder.path().join("esp"));
-        fs::create_dir_all(&state).unwrap();
-        fs::create_dir_all(&esp).unwrap();
-        fs::write(esp.join(note::NAME), "an old claim").unwrap();
-        let path = folder.path().join("attend.sock");
-        let listener = bind(&path, None).unwrap();
-        let daemon = UnixStream::connect(&path).unwrap();
-        let mut present = || {};
-        let site = Site { state, esp, screens: vec![], daemon_uid: uid, present: &mut present };
-        let mut attending = Attending::new(site).unwrap();
-        attending.wait(&listener, None).unwrap();
-        let mut reader = BufReader::new(daemon.try_clone().unwrap());
-        let attending = std::cell::RefCell::new(attending);
-        let mut say = |line: &str| {
-            let line = line.replace('\n', " ") + "\n";
-            (&daemon).write_all(line.as_bytes()).unwrap();
-            attending.borrow_mut().wait(&listener, None).unwrap();
-        };
-        let mut hear = || {
-            let mut line = String::new();
-            // A connection that was cut ends in an error or without one.
-            let _ = reader.read_line(&mut line);
-            line
-        };
-        act(&mut say, &mut hear, folder.path());
-    }
-
-    fn me() -> u32 {
-        rustix::process::getuid().as_raw()
-    }
-
-    #[test]
-    fn the_daemon_claims_and_brings_its_key() {
-        with_daemon(me(), |say, hear, folder| {
-            let note = folder.join("esp/CLAIM.txt");
-            assert_eq!(hear(), "{\"say\":\"hello\",\"schema\":3}\n");
-            assert!(!note.exists(), "an old claim is erased");
-            say(CLAIM);
-            assert!(fs::read_to_string(&note).unwrap().contains("ABCD2345"));
-            // Neither the same nor another is written at once.
-            fs::write(&note, "as it was").unwrap();
-            say(CLAIM);
-            say(&CLAIM.replace("ABCD2345", "ABCD2346"));
-            assert_eq!(fs::read_to_string(&note).unwrap(), "as it was");
-            say(r#"{"say":"claimed"}"#);
-            assert!(!note.exists());
-            let (salt, ours, other) = ("0".repeat(32), "a".repeat(64), "b".repeat(64));
-            let owner = |key| format!(r#"{{"say":"owner","salt":"{salt}","key":"{key}"}}"#);
-            say(&owner(ours));
-            assert!(hear().contains("owner-kept"));
-            assert!(folder.join("os/owner.json").exists());
-            say(&owner(other));
-            assert!(hear().contains("owner-refused"));
-        });
-    }
-
-    #[test]
-    fn what_cannot_be_read_ends_the_talk() {
-        with_daemon(me(), |say, hear, _| {
-            hear();
-            say(r#"{"say":"sudo"}"#);
-            assert_eq!(hear(), "");
-        });
-        with_daemon(me(), |say, hear, _| {
-            hear();
-            say(&"x".repeat(MAX_LINE_BYTES + 1));
-            assert_eq!(hear(), "");
-        });
-    }
-
-    fn line(said: &FromDaemon) -> String {
-        serde_json::to_string(said).unwrap()
-    }
-
-    fn replace(links: Vec<Link>) -> String {
-        line(&FromDaemon::ReplaceOwner { links })
-    }
-
-    #[test]
-    fn the_key_on_the_disk_is_replaced_by_what_it_vouches_for() {
-        with_daemon(me(), |say, hear, folder| {
-            hear();
-            let state = folder.join("os");
-            say(CLAIM);
-            say(&line(&FromDaemon::Owner(Owner::new(1).key())));
-            let FromRoot::OwnerKept { key, nonce } = serde_json::from_str(&hear()).unwrap() else {
-                panic!()
-            };
-            assert_eq!(key, Owner::new(1).key().key);
-            // What the disk does not take is not believed either, and can be said again.
-            let to_second = || replace(vec![Owner::new(1).vouch(&Owner::new(2), nonce)]);
-            let in_the_way = state.join("owner.json.part");
-            fs::create_dir(&in_the_way).unwrap();
-            say(&to_second());
-            assert!(hear().contains("the disk did not take it"));
-            fs::remove_dir(in_the_way).unwrap();
-            say(&to_second());
-            assert!(
-                hear().contains(&format!("\"owner-kept\",\"key\":\"{}\"", Owner::new(2).key().key))
-            );
-            let lies = owner::read(&state).unwrap().unwrap();
-            assert_eq!(lies.owner, Owner::new(2).key());
-            // The nonce is used up, and so is the old key.
-            say(&replace(vec![Owner::new(1).vouch(&Owner::new(3), nonce)]));
-            assert!(hear().contains("does not vouch"));
-            assert_eq!(owner::read(&state).unwrap(), Some(lies));
-        });
-    }
-
-    #[test]
-    fn a_chain_that_is_too_long_ends_the_talk() {
-        with_daemon(me(), |say, hear, folder| {
-            hear();
-            say(CLAIM);
-            say(&line(&FromDaemon::Owner(Owner::new(1).key())));
-            hear();
-            let seeds: Vec<u8> = (1..=u8::try_from(MAX_LINKS).unwrap() + 2).collect();
-            let before = fs::read(folder.join("os/owner.json")).unwrap();
-            say(&replace(chain(&seeds)));
-            assert_eq!(hear(), "");
-            assert_eq!(fs::read(folder.join("os/owner.json")).unwrap(), before);
-        });
-    }
-
-    #[test]
-    fn devices_without_end_are_read_in_turns() {
-        let mut read = 0;
-        let (names, buttons) = gather(|| {
-            read += 1;
-            Some(if read == 1 { Arrival::Block("sdb1".to_owned()) } else { Arrival::Other })
-        });
-        assert_eq!((read, names, buttons), (MAX_MESSAGES, vec!["sdb1".to_owned()], false));
-        let mut left = vec![Arrival::Other, Arrival::Input];
-        assert_eq!(gather(|| left.pop()), (vec![], true));
-    }
-
-    /// Waits until the attendant has heard what a daemon says, which connects, and is gone again then.
-    fn visit(attending: &mut Attending<'_>, path: &Path, says: &[&str]) -> Vec<String> {
-        let listener = bind(path, None).unwrap();
-        let daemon = UnixStream::connect(path).unwrap();
-        attending.wait(&listener, None).unwrap();
-        for line in says {
-            (&daemon).write_all(format!("{line}\n").as_bytes()).unwrap();
-            attending.wait(&listener, None).unwrap();
-        }
-        daemon.shutdown(std::net::Shutdown::Write).unwrap();
-        attending.wait(&listener, None).unwrap();
-        BufReader::new(daemon).lines().map(Result::unwrap).collect()
-    }
-
-    #[test]
-    fn a_reset_file_is_not_used_up_before_the_daemon_has_taken_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("attend.sock");
-        let mut present = || {};
-        let mut begin = |act: &mut dyn FnMut(&mut Attending<'_>)| {
-            let (state, esp) = (folder.path().to_path_buf(), folder.path().to_path_buf());
-            let site =
-                Site { state, esp, screens: vec![], daemon_uid: me(), present: &mut present };
-            act(&mut Attending::new(site).unwrap());
-        };
-        let digest = "a".repeat(64);
-        let says = format!(r#"{{"say":"presence","by":"reset-file","digest":"{digest}"}}"#);
-        // Nobody is connected when it comes, and the first who is does not live to act on it.
-        begin(&mut |attending| {
-            attending.reset_file(digest.clone());
-            assert_eq!(visit(attending, &socket, &[])[1..], [&*says]);
-        });
-        // After a loss of power too, until it is taken.
-        begin(&mut |attending| {
-            let taken = r#"{"say":"presence-taken"}"#;
-            assert_eq!(visit(attending, &socket, &[taken])[1..], [&*says]);
-            assert_eq!(visit(attending, &socket, &[])[1..], [""; 0]);
-        });
-        begin(&mut |attending| assert_eq!(visit(attending, &socket, &[])[1..], [""; 0]));
-    }
-
-    #[test]
-    fn a_reset_file_shows_somebody_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let seen = std::cell::Cell::new(0);
-        for _ in 0..2 {
-            let mut present = || seen.set(seen.get() + 1);
-            let site = Site {
-                state: folder.path().to_path_buf(),
-                esp: folder.path().to_path_buf(),
-                screens: vec![],
-                daemon_uid: me(),
-                present: &mut present,
-            };
-            let mut attending = Attending::new(site).unwrap();
-            attending.reset_file("a".repeat(64));
-            attending.reset_file("a".repeat(64));
-        }
-        assert_eq!(seen.get(), 1);
-    }
-
-    #[test]
-    fn an_unreadable_key_lets_nobody_bring_the_first() {
-        with_daemon(me(), |say, hear, folder| {
-            hear();
-            let file = folder.join("os/owner.json");
-            fs::create_dir(&file).unwrap();
-            let (salt, key) = ("0".repeat(32), "a".repeat(64));
-            let owner = format!(r#"{{"say":"owner","salt":"{salt}","key":"{key}"}}"#);
-            say(CLAIM);
-            say(&owner);
-            assert!(hear().contains("the disk did not take it"));
-            fs::remove_dir(&file).unwrap();
-            say(CLAIM);
-            say(&owner);
-            assert!(hear().contains("cannot be read"));
-            assert!(!file.exists());
-        });
-    }
-
-    #[test]
-    fn nobody_else_is_heard() {
-        with_daemon(me() + 1, |_, hear, folder| {
-            assert_eq!(hear(), "");
-            assert!(!folder.join("esp/CLAIM.txt").exists());
-        });
-    }
-}
+mod tests;

@@ -10,17 +10,13 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::OwnerKey;
+use crate::proof::{is_signed_by, sha256, signed, unhex};
 
-/// What every signed text begins with.
-const DOMAIN: &[u8] = b"punktfunk owner proof v1\0";
-
-/// The only verb that is proven here, and its end.
-const VERB: &[u8] = b"replace-key\0";
+/// The only verb that is proven here.
+const VERB: &str = "replace-key";
 
 /// What the text begins with that makes the next nonce.
 const NONCE_DOMAIN: &[u8] = b"punktfunk owner nonce v1\0";
@@ -91,6 +87,10 @@ impl Nonce {
         Self(bytes)
     }
 
+    pub(crate) const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The one for the key with this digest, once it has been followed.
     fn after(self, digest: [u8; 32]) -> Self {
         Self(sha256(&[NONCE_DOMAIN, &self.0, &digest]))
@@ -134,10 +134,9 @@ impl Kept {
         let key: [u8; 32] = unhex(&self.owner.key).ok_or(VouchError::Digits)?;
         let proof: [u8; 64] = unhex(&link.proof).ok_or(VouchError::Digits)?;
         let digest = digest(&link.owner).ok_or(VouchError::Digits)?;
-        let text = [DOMAIN, VERB, &digest, &nonce.0].concat();
-        UnparsedPublicKey::new(&ED25519, key)
-            .verify(&text, &proof)
-            .map_err(|_| VouchError::Signature)?;
+        if !is_signed_by(&key, &signed(VERB, &digest, nonce), &proof) {
+            return Err(VouchError::Signature);
+        }
         Ok(Self { owner: link.owner.clone(), nonce: Some(nonce.after(digest)) })
     }
 }
@@ -148,29 +147,12 @@ fn digest(owner: &OwnerKey) -> Option<[u8; 32]> {
     Some(sha256(&[&salt, &key]))
 }
 
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize().into()
-}
-
-/// Exactly so many bytes.
-fn unhex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
-    if text.len() != 2 * BYTES || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; BYTES];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
+    use crate::proof::{Deed, Proof};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -192,9 +174,13 @@ pub(crate) mod tests {
             Kept { owner: self.key(), nonce: Some(nonce) }
         }
 
-        fn sign(&self, verb: &[u8], digest: [u8; 32], nonce: Nonce) -> String {
-            let text = [DOMAIN, verb, &digest, &nonce.0].concat();
-            hex(self.0.sign(&text).as_ref())
+        fn sign(&self, verb: &str, digest: [u8; 32], nonce: Nonce) -> String {
+            hex(self.0.sign(&signed(verb, &digest, nonce)).as_ref())
+        }
+
+        pub(crate) fn prove(&self, deed: &Deed, nonce: Nonce) -> Proof {
+            let proof = self.sign(deed.verb(), deed.digest(), nonce);
+            Proof { deed: deed.clone(), nonce, proof }
         }
 
         pub(crate) fn vouch(&self, to: &Self, nonce: Nonce) -> Link {
@@ -250,9 +236,9 @@ pub(crate) mod tests {
                 Link { owner: OwnerKey { salt: "0".repeat(32), ..next.key() }, ..good.clone() },
             ),
             ("with another nonce", owner.vouch(&next, Nonce::new([8; 32]))),
-            ("for another verb", of(owner.sign(b"install\0", digest, NONCE))),
-            ("for a reset", of(owner.sign(b"factory-reset\0", digest, NONCE))),
-            ("without the verb's end", of(owner.sign(b"replace-key", digest, NONCE))),
+            ("for another verb", of(owner.sign("install", digest, NONCE))),
+            ("for a reset", of(owner.sign("factory-reset", digest, NONCE))),
+            ("with another end of the verb", of(owner.sign("replace-key\0", digest, NONCE))),
         ];
         for (what, link) in wrong {
             assert_eq!(kept.follow(&[link]), Err(VouchError::Signature), "{what}");

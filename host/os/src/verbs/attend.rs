@@ -22,6 +22,7 @@ pub fn attend(site: &Site) -> anyhow::Result<()> {
         esp: site.place.esp.clone(),
         screens: note::SCREENS.iter().map(PathBuf::from).collect(),
         daemon_uid: DAEMON_UID,
+        boot_id: crate::facts::read_boot_id(Path::new("/")),
         present: &mut present,
     };
     Ok(serve::serve(site)?)

@@ -1,4 +1,5 @@
-//! `boot` and `give-back`: how a start begins, and how it ends before its time.
+//! `boot` and `give-back`: how a start begins, and how it ends before its time. What a start has to forget, it forgets
+//! first: everybody else waits for it.
 
 use std::path::Path;
 
@@ -11,11 +12,22 @@ use crate::ledger::{Held, Ledger};
 use crate::mirror::read_esp;
 use crate::model::esp::entry_path;
 use crate::policy::{self, Fallen, Start};
-use crate::programs::run;
+use crate::programs::{run, run_well};
+use crate::reset::{self, Ground};
+
+/// Making a few folders takes no time.
+const QUICK: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Begins a start: the file system grows, what did not come up is remembered and removed, the attempt gets its number.
 /// A part that fails is said and does not keep the others from their turn.
 pub fn boot(site: &Site) -> anyhow::Result<()> {
+    // It needs neither a boot partition nor one of OSTree's deployments.
+    let forgot = forget(site, &crate::facts::read_boot_id(Path::new("/")));
+    let forgot = forgot.map_err(|error| {
+        let what = format!("the factory reset that was asked for was not made whole: {error:#}");
+        complain!("{what}");
+        what
+    });
     site.place.open()?;
     let start =
         site.start().context("what runs is none of OSTree's deployments under our links")?;
@@ -35,11 +47,36 @@ pub fn boot(site: &Site) -> anyhow::Result<()> {
         let condemned = policy::condemned(&book.ledger, &deployments, &start.id, &fallen);
         site.retire(&condemned, None)
     });
+    forgot.err().iter().for_each(|what| book.ledger.remark(what));
     book.part("the boot entries could not be brought in step", mirrored);
     let grown = grow(site, &mut book.ledger);
     book.part("the file system could not be grown", grown);
     say(&start);
     book.close(|ledger| site.publish(ledger));
+    Ok(())
+}
+
+/// Forgets everything of the owner, if the owner has proved to want that, and makes the folders anew that others expect.
+fn forget(site: &Site, boot_id: &str) -> anyhow::Result<()> {
+    let state = &site.place.state;
+    if !site.place.live || !reset::is_due(state, boot_id)? {
+        return Ok(());
+    }
+    let product = state.parent().context("root's folder of state lies in no other")?;
+    tell!("everything of the owner is forgotten");
+    let forgot = reset::forget(&Ground { product: product.to_path_buf(), state: state.clone() });
+    // What was put aside before something failed is needed again, too.
+    let prefix = format!("--prefix={}", product.display());
+    run_well(&["systemd-tmpfiles", "--create", &prefix], QUICK)?;
+    Ok(forgot?)
+}
+
+/// Removes what was forgotten; it takes as long as it takes.
+pub fn sweep(site: &Site) -> anyhow::Result<()> {
+    let count = crate::sweep::sweep(&site.place.state)?;
+    if count > 0 {
+        tell!("what was forgotten is removed");
+    }
     Ok(())
 }
 

@@ -4,9 +4,12 @@
 use proptest::prelude::*;
 use punktfunk_os::attend::vouch::{Link, MAX_LINKS, Nonce};
 use punktfunk_os::attend::{self, Claim, FromDaemon, FromRoot, OwnerKey, Secret};
+use punktfunk_os::proof::{self, Refusal};
 
 use super::*;
+use crate::access::{self, Asked, Deed, RootError};
 
+const BACK: Deed = Deed::RollbackBelowFloor { commit: [0xa0; 32] };
 const TOKEN: &str = "00112233445566778899aabbccddeeff";
 const DIGEST: [u8; 32] = [0xa5; 32];
 
@@ -31,6 +34,21 @@ fn meant(said: &Said<'_>) -> FromDaemon {
             FromDaemon::ReplaceOwner { links: links.iter().map(link).collect() }
         }
         Said::PresenceTaken => FromDaemon::PresenceTaken,
+        Said::AskProof { deed } => FromDaemon::AskProof(wanted(deed)),
+        Said::BringProof { deed, nonce, proof } => FromDaemon::BringProof(proof::Proof {
+            deed: wanted(deed),
+            nonce: Nonce::try_from(nonce.clone()).unwrap(),
+            proof: proof.clone(),
+        }),
+    }
+}
+
+fn wanted(deed: &SaidDeed) -> proof::Deed {
+    match deed {
+        SaidDeed::FactoryReset => proof::Deed::FactoryReset,
+        SaidDeed::RollbackBelowFloor { commit } => {
+            proof::Deed::RollbackBelowFloor { commit: commit.clone() }
+        }
     }
 }
 
@@ -60,12 +78,22 @@ fn understood(said: &FromRoot, heard: &Heard) -> bool {
         (FromRoot::OwnerRefused { reason }, Heard::OwnerRefused { reason: heard }) => {
             reason == heard
         }
+        (FromRoot::ProofAsked { nonce, owner }, Heard::ProofAsked { nonce: heard, salt, key }) => {
+            nonce.to_string() == *heard && owner.salt == *salt && owner.key == *key
+        }
+        (FromRoot::ProofTaken, Heard::ProofTaken) => true,
+        (FromRoot::ProofRefused { why }, Heard::ProofRefused { why: heard }) => {
+            serde_json::to_value(why).unwrap() == *heard
+        }
         (FromRoot::Unknown, Heard::Unknown) => true,
         (
             FromRoot::Hello { .. }
             | FromRoot::Presence(_)
             | FromRoot::OwnerKept { .. }
             | FromRoot::OwnerRefused { .. }
+            | FromRoot::ProofAsked { .. }
+            | FromRoot::ProofTaken
+            | FromRoot::ProofRefused { .. }
             | FromRoot::Unknown,
             _,
         ) => false,
@@ -80,6 +108,9 @@ fn number(said: &FromDaemon) -> usize {
         FromDaemon::Owner(_) => 2,
         FromDaemon::ReplaceOwner { .. } => 3,
         FromDaemon::PresenceTaken => 4,
+        FromDaemon::AskProof(proof::Deed::FactoryReset) => 5,
+        FromDaemon::AskProof(proof::Deed::RollbackBelowFloor { .. }) => 6,
+        FromDaemon::BringProof(_) => 7,
     }
 }
 
@@ -96,6 +127,9 @@ fn root_understands_every_word_of_the_daemon_and_expects_no_other() {
         Said::Owner { salt: hex(&[1; 16]), key: hex(&[2; 32]) },
         Said::ReplaceOwner { links: chain() },
         Said::PresenceTaken,
+        Said::AskProof { deed: SaidDeed::of(Deed::FactoryReset) },
+        Said::AskProof { deed: SaidDeed::of(BACK) },
+        Said::BringProof { deed: SaidDeed::of(BACK), nonce: hex(&[5; 32]), proof: hex(&[6; 64]) },
     ];
     let mut expected = Vec::new();
     for said in &examples {
@@ -114,12 +148,51 @@ fn the_daemon_understands_every_word_of_root() {
         FromRoot::Presence(attend::Presence::ResetFile { digest: hex(&DIGEST) }),
         FromRoot::OwnerKept { key: hex(&[4; 32]), nonce: Nonce::new([5; 32]) },
         FromRoot::OwnerRefused { reason: "it keeps another".to_owned() },
+        FromRoot::ProofAsked {
+            nonce: Nonce::new([5; 32]),
+            owner: OwnerKey { salt: hex(&[1; 16]), key: hex(&[2; 32]) },
+        },
+        FromRoot::ProofTaken,
+        FromRoot::ProofRefused { why: Refusal::NeedsPresence },
         FromRoot::Unknown,
     ] {
         let line = said.line();
         assert!(line.ends_with('\n') && line.len() <= MAX_LINE_BYTES, "{line}");
         let heard: Heard = serde_json::from_str(&line).unwrap();
         assert!(understood(&said, &heard), "{said:?}");
+    }
+}
+
+/// What the daemon makes of each of root's answers to a question.
+#[test]
+fn the_daemon_takes_every_answer_for_what_root_means() {
+    let answer = |said: &FromRoot| Answer::of(said.line().as_bytes());
+    let owner = OwnerKey { salt: hex(&[1; 16]), key: hex(&[2; 32]) };
+    let asked = FromRoot::ProofAsked { nonce: Nonce::new([5; 32]), owner };
+    let want = Asked { salt: [1; 16], key: [2; 32], nonce: access::Nonce([5; 32]) };
+    assert_eq!(answer(&asked), Some(Answer::Asked(want)));
+    assert_eq!(answer(&FromRoot::ProofTaken), Some(Answer::Taken));
+    for why in [
+        Refusal::NoKey,
+        Refusal::NotAsked,
+        Refusal::OtherDeed,
+        Refusal::Signature,
+        Refusal::NeedsPresence,
+        Refusal::NotKept,
+        Refusal::Unknown,
+    ] {
+        let want = match why {
+            Refusal::NoKey => RootError::NoKey,
+            Refusal::NeedsPresence => RootError::Presence,
+            Refusal::NotKept => RootError::NotKept,
+            Refusal::NotAsked | Refusal::OtherDeed | Refusal::Signature | Refusal::Unknown => {
+                RootError::Proof
+            }
+        };
+        assert_eq!(answer(&FromRoot::ProofRefused { why }), Some(Answer::Refused(want)), "{why:?}");
+    }
+    for no_answer in [FromRoot::Unknown, FromRoot::Presence(attend::Presence::PowerButton)] {
+        assert_eq!(answer(&no_answer), None);
     }
 }
 

@@ -18,6 +18,7 @@ mod openapi;
 mod os;
 mod pairing;
 mod power;
+mod proof;
 mod selftest;
 mod session;
 mod sessions;
@@ -96,7 +97,8 @@ fn routes() -> OpenApiRouter<Startup> {
         .merge(openapi::routes())
         .merge(selftest::routes())
         .merge(os::routes())
-        .merge(power::routes());
+        .merge(power::routes())
+        .merge(proof::routes());
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", areas)
 }
 

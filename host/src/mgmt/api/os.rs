@@ -1,7 +1,8 @@
 //! Updates: what runs, what can be had, and the way from one to the other and back.
 //!
 //! What takes time is begun by a call and followed by `GET /os/events`; `GET /os` says at every moment how far it is. On
-//! a machine that is no appliance, `GET /os` says so and the calls answer 503 `unavailable`.
+//! a machine that is no appliance, `GET /os` says so and the calls answer 503 `unavailable`. What needs the owner's proof is
+//! in [`proof`](super::proof).
 
 use std::convert::Infallible;
 
@@ -19,8 +20,7 @@ use super::super::guard::{Need, allow};
 use super::super::problem::Problem;
 use super::super::startup::{Basics, Mending, Startup};
 use super::super::wire::{
-    OsApply, OsFollow, OsNews, OsPast, OsReport, OsRollback, OsTake, OsWhich, ProblemDetails,
-    ServerEvent,
+    OsApply, OsFollow, OsNews, OsPast, OsReport, OsTake, OsWhich, ProblemDetails, ServerEvent,
 };
 use super::{Body, blocking, parse};
 use crate::access::Scope;
@@ -39,12 +39,10 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
         .routes(allow(system, routes!(stage)))
         .routes(allow(system, routes!(apply)))
         .routes(allow(system, routes!(cancel)))
-        .routes(allow(system, routes!(rollback)))
         .routes(allow(system, routes!(pin)))
         .routes(allow(system, routes!(unpin)))
         .routes(allow(system, routes!(channel)))
         .routes(allow(system, routes!(dismiss)))
-        .routes(allow(Need::Owner, routes!(factory_reset)))
 }
 
 /// What runs, what can be had, and what is being done.
@@ -175,24 +173,6 @@ async fn cancel(Mending(basics): Mending) -> Answer {
     ask(basics, Verb::Cancel).await
 }
 
-/// Restarts into what ran before, or another version on the disk.
-#[utoipa::path(
-    post,
-    path = "/os/rollback",
-    tag = "os",
-    request_body = OsRollback,
-    responses(
-        (status = 202, body = OsReport, description = "planned; it waits, or counts down"),
-        (status = 404, body = ProblemDetails, content_type = "application/problem+json", description = "no such version is on the disk"),
-        (status = 409, body = ProblemDetails, content_type = "application/problem+json", description = "there is nothing to go back to, it must not be started, somebody would be cut off, or something else is being done"),
-    ),
-)]
-async fn rollback(Mending(basics): Mending, body: Body) -> Answer {
-    let OsRollback { digest, when, insist } = parse(body)?;
-    let digest = digest.map(|digest| digest.parse()).transpose().map_err(OsError::from)?;
-    ask(basics, Verb::Rollback { digest, when: when.into(), insist }).await
-}
-
 /// Keeps a version until it is unpinned.
 #[utoipa::path(
     post,
@@ -250,19 +230,6 @@ async fn channel(Mending(basics): Mending, body: Body) -> Answer {
 )]
 async fn dismiss(Mending(basics): Mending) -> Answer {
     ask(basics, Verb::Dismiss).await
-}
-
-/// Makes the machine as it was when it was new. Not possible yet: always answers 503 `unavailable`.
-#[utoipa::path(post, path = "/os/factory-reset", tag = "os", responses())]
-async fn factory_reset(Mending(basics): Mending) -> Problem {
-    match basics.os.presence() {
-        Presence::Absent { reason } => OsError::NotAnAppliance { reason }.into(),
-        Presence::Appliance { .. } => {
-            let reason = "this host cannot be reset yet: nothing here can verify that the owner asks for it, in person \
-                          and at the machine. Nothing was changed and streaming goes on";
-            OsError::NotAnAppliance { reason: reason.to_owned() }.into()
-        }
-    }
 }
 
 type Answer = Result<(axum::http::StatusCode, Json<OsReport>), Problem>;

@@ -229,7 +229,7 @@ async fn remove_viewer(
 }
 
 /// The session whose cookie the request has.
-fn own(access: &Access, headers: &HeaderMap) -> Option<Session> {
+pub(super) fn own(access: &Access, headers: &HeaderMap) -> Option<Session> {
     cookie::of(headers).and_then(|cookie| access.session(cookie))
 }
 

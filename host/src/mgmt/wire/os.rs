@@ -5,6 +5,8 @@ mod convert;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Secret;
+
 /// The system: what runs, what can be had, what is being done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OsReport {
@@ -441,6 +443,29 @@ pub struct OsRollback {
     pub when: OsWhen,
     /// Also if it did not pass here before, and with `now` also if that cuts somebody off.
     pub insist: bool,
+    /// The owner's, which also a login must say: only for a version that is older than the oldest that is safe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+}
+
+/// Forget everything of the owner.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FactoryReset {
+    /// The owner's, which also a login must say.
+    pub password: Secret,
+    /// Also if that cuts somebody off.
+    #[serde(default)]
+    pub insist: bool,
+}
+
+/// A reset has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResetBegun {
+    /// It only looks so: nothing is forgotten.
+    pub simulated: bool,
+    /// What happens now, in sentences.
+    pub detail: String,
 }
 
 /// Where to look for updates.

@@ -6,6 +6,7 @@
 
 use punktfunk_os::mirror::{read_esp, read_pristine};
 use punktfunk_os::model::{Deployment, DeploymentId};
+use punktfunk_os::permit;
 use punktfunk_os::policy;
 use punktfunk_os::verbs::{deploy, keep};
 
@@ -65,12 +66,23 @@ impl Engine {
         // What runs already may go on.
         if self.site.place.booted().as_ref() != Some(id) {
             let version = self.version(commit).unwrap_or(Version::new(0, 0, 0));
-            self.above_floor(version)?;
             self.not_bad(commit, version, insist)?;
+            if let Err(below) = self.above_floor(version)
+                && !self.is_permitted(commit)?
+            {
+                return Err(below);
+            }
         }
         self.writable()?;
         self.take_back(deployments, Some(id))?;
         keep::start_next(&self.site, id).map_err(|error| told(doing, error))
+    }
+
+    /// Whether the owner has proved in this start of the machine to want this version, however old it is. That holds once.
+    fn is_permitted(&self, commit: Commit) -> Result<bool, UpdateError> {
+        let Some(start) = self.site.start() else { return Ok(false) };
+        let taken = permit::take(&self.site.place.state, &commit.to_string(), &start.boot_id);
+        taken.map_err(|error| UpdateError::failed("look whether the owner permitted it", error))
     }
 
     /// Takes the deployments away that wait for their first start, but one. The first of them is staged again, unless

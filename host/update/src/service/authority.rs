@@ -14,8 +14,8 @@ const NAME: &str = "org.freedesktop.PolicyKit1";
 const PATH: &str = "/org/freedesktop/PolicyKit1/Authority";
 const INTERFACE: &str = "org.freedesktop.PolicyKit1.Authority";
 
-/// So long polkit has to answer; nobody is asked for a password meanwhile.
-const LIMIT: Duration = Duration::from_secs(20);
+/// So long polkit has to answer, which the bus may have to start first; nobody is asked for a password meanwhile.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// [`UpdateError::NotAllowed`], unless whoever has this name on the bus may ask for the verb.
 ///
