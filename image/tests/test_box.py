@@ -93,10 +93,10 @@ def test_it_updates_itself_while_somebody_plays(machine, owner, device, releases
     shown, given = seen["shown"], seen["given"]
     readable = [number for number in shown if number is not None]
     measured["pictures_while_staging"] = len(shown)
-    # Nothing that was encoded is lost: what came is one row, and what it shows only goes on.
+    # Nothing that was encoded is lost: what came is one row, and what it shows only goes on. A picture may come twice.
     assert given == list(range(given[0], given[0] + len(given))), given
     assert len(readable) >= 20 and len(readable) >= 0.9 * len(shown), (len(readable), len(shown))
-    assert all(one < two for one, two in zip(readable, readable[1:])), readable
+    assert all(one <= two for one, two in zip(readable, readable[1:])) and len(set(readable)) >= 20, readable
     wait_for("the restart", START_S, lambda: machine.starts() == starts + 1, machine.is_on)
     ready(machine, owner)
     owner.ask("login")
