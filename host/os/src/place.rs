@@ -94,8 +94,13 @@ impl Place {
         }
         self.part_mounts()?;
         writable(&self.sysroot)?;
-        let boot = Path::new("/boot");
-        if is_mount_point(boot)? { writable(boot) } else { Ok(()) }
+        // When OSTree has deployed, it takes the mark from /var that no update was met there.
+        for path in ["/var", "/boot"].map(Path::new) {
+            if is_mount_point(path)? {
+                writable(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// From now on what this process mounts is seen by nobody else, while what others mount is still seen here.
