@@ -1,6 +1,9 @@
 //! What the firmware, the loader and the kernel say about this start.
 
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::files;
 use crate::model::{DeploymentId, EntryName};
@@ -42,6 +45,12 @@ pub fn read_counted(system: &Path) -> Option<EntryName> {
 /// The deployment that runs, if it is one of ours.
 pub fn read_booted(system: &Path) -> Option<DeploymentId> {
     booted(&String::from_utf8_lossy(&files::read(&system.join("proc/cmdline"), 64 << 10).ok()?))
+}
+
+/// Since the machine was started, sleep counted in: what holds for some minutes ends while it sleeps, too.
+pub fn since_start() -> Duration {
+    // The clock does not go back and does not begin before zero.
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
 /// The kernel's name for this start.

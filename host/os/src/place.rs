@@ -1,15 +1,20 @@
 //! Where everything lies: on the machine that runs, or on a disk that is mounted on somebody's desk.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statvfs, statx};
 
-use crate::files::FileError;
+use crate::files::{self, FileError};
 use crate::model::DeploymentId;
 use crate::ostree::STATEROOT;
 use crate::status;
+
+/// The kernel's list of mounts is never longer, in bytes.
+const MAX_MOUNTS_BYTES: u64 = 4 << 20;
 
 /// The folders that the verbs work on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +164,45 @@ pub fn is_mount_point(path: &Path) -> Result<bool, FileError> {
     Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
+/// Where something is mounted below a folder, as this process sees it; not at the folder itself.
+///
+/// # Errors
+/// The kernel's list could not be read.
+pub fn mounts_below(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let list = files::read(Path::new("/proc/self/mountinfo"), MAX_MOUNTS_BYTES)?;
+    Ok(listed_below(&list, folder))
+}
+
+/// The mount points below a folder in the kernel's list: the fifth word of each line, where blanks are three digits.
+fn listed_below(list: &[u8], folder: &Path) -> Vec<PathBuf> {
+    let points = list
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let points = points.map(|point| PathBuf::from(OsString::from_vec(plain(point))));
+    points.filter(|point| point.starts_with(folder) && point != folder).collect()
+}
+
+/// A word of the kernel's without its escapes.
+fn plain(word: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match escaped.filter(|_| *first == b'\\') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +213,17 @@ mod tests {
         let place = Place::new(Some(Path::new("/x")), Some(Path::new("/y"))).unwrap();
         assert!(!place.live);
         assert!(place.state.starts_with("/x/ostree/deploy/punktfunk/var"));
+    }
+
+    #[test]
+    fn mounts_below_a_folder_are_listed() {
+        let list = b"22 1 254:2 /x / ro - ext4 /dev/vda2 rw\n\
+            23 22 254:3 / /p rw - ext4 /dev/vdb rw\n\
+            24 22 254:3 / /p/a/my\\040games\\134 rw - ext4 /dev/vdc rw\n\
+            25 22 254:3 / /pq rw - ext4 /dev/vdd rw\n26 22 0:1 / /p/\\9 rw\nshort\n";
+        let below = listed_below(list, Path::new("/p"));
+        assert_eq!(below, [Path::new("/p/a/my games\\"), Path::new("/p/\\9")]);
+        assert!(mounts_below(Path::new("/")).unwrap().contains(&PathBuf::from("/proc")));
     }
 
     #[test]

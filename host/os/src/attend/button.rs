@@ -5,7 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -18,6 +18,9 @@ const RECORD_BYTES: usize = 24;
 /// The kernel's numbers for a key, and for the power button.
 const EV_KEY: u16 = 1;
 const KEY_POWER: u16 = 116;
+
+/// So often a device is read at a time.
+const MAX_READS: usize = 16;
 
 /// No more devices than this are watched.
 const MAX_DEVICES: usize = 16;
@@ -53,12 +56,19 @@ impl Button {
     /// The button is gone when this fails; otherwise what it did since the last time.
     pub fn strokes(&mut self) -> std::io::Result<Vec<Stroke>> {
         let mut records = [0; 64 * RECORD_BYTES];
-        match self.file.read(&mut records) {
-            Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => Ok(records[..count].chunks(RECORD_BYTES).filter_map(stroke).collect()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Vec::new()),
-            Err(error) => Err(error),
+        let mut strokes = Vec::new();
+        // The kernel keeps no more than this for whoever does not look.
+        for _ in 0..MAX_READS {
+            match self.file.read(&mut records) {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    strokes.extend(records[..count].chunks(RECORD_BYTES).filter_map(stroke));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
         }
+        Ok(strokes)
     }
 
     /// Its device.
@@ -83,19 +93,40 @@ pub fn find(open: &mut Vec<Button>) {
         if !name.starts_with("event") || known || open.len() >= MAX_DEVICES {
             continue;
         }
+        // Most have none, and need not be opened.
         let keys = crate::files::read_word(&folder.join(&name).join("device/capabilities/key"));
-        // What a stream's client presses comes from devices that the daemon makes; they are nobody at the machine.
-        let real = fs::canonicalize(folder.join(&name));
-        let made = real.is_ok_and(|path| path.starts_with("/sys/devices/virtual"));
-        if made || !keys.is_some_and(|keys| has_power_key(&keys)) {
+        if !keys.is_some_and(|keys| has_power_key(&keys)) {
             continue;
         }
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-            Ok(file) => open.push(Button { path, file }),
+            Ok(file) if is_real_button(&file) => open.push(Button { path, file }),
+            Ok(_) => {}
             Err(error) => complain!("{}: {error}", path.display()),
         }
     }
+}
+
+/// Whether what is open is a device that somebody can touch, and has the button. What a stream's client presses comes
+/// from devices that the daemon makes; they are nobody at the machine. Names of devices are used again, so it is the
+/// open one that is looked at: if its number means another one meanwhile, it says nothing any more. What cannot be looked
+/// at is none.
+fn is_real_button(file: &File) -> bool {
+    let Ok(about) = file.metadata() else { return false };
+    let (major, minor) = (rustix::fs::major(about.rdev()), rustix::fs::minor(about.rdev()));
+    if !about.file_type().is_char_device() {
+        return false;
+    }
+    let Ok(device) = fs::canonicalize(format!("/sys/dev/char/{major}:{minor}")) else {
+        return false;
+    };
+    let keys = crate::files::read_word(&device.join("device/capabilities/key"));
+    is_touched(&device) && keys.is_some_and(|keys| has_power_key(&keys))
+}
+
+/// Whether a device in sysfs, without links, is one that no program has made.
+fn is_touched(device: &Path) -> bool {
+    device.starts_with("/sys/devices") && !device.starts_with("/sys/devices/virtual")
 }
 
 #[cfg(test)]
@@ -113,6 +144,28 @@ mod tests {
         assert!(!has_power_key("70000 0 0 0 0"));
         assert!(!has_power_key(""));
         assert!(!has_power_key("x y"));
+    }
+
+    #[test]
+    fn what_a_program_makes_is_no_button_nor_what_cannot_be_looked_at() {
+        for real in [
+            "/sys/devices/LNXSYSTM:00/LNXPWRBN:00/input/input0/event0",
+            "/sys/devices/pci0000:00/usb1/event5",
+        ] {
+            assert!(is_touched(Path::new(real)), "{real}");
+        }
+        for made in [
+            "/sys/devices/virtual/input/input9/event9",
+            "/sys/class/input/event9",
+            "/dev/input/event9",
+            "",
+        ] {
+            assert!(!is_touched(Path::new(made)), "{made}");
+        }
+        // A file, a device that is no button, and one that a program has made.
+        let file = tempfile::tempfile().unwrap();
+        assert!(!is_real_button(&file));
+        assert!(!is_real_button(&File::open("/dev/null").unwrap()));
     }
 
     #[test]

@@ -34,6 +34,16 @@ pub enum Do {
     Taken,
 }
 
+/// What somebody who shows to be at the machine allows. One does not count for the other: who presses because a screen says
+/// that a reset waits for it gives nobody a new key, and who has lost the password allows no reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Another owner's key.
+    Key,
+    /// The deed that was proved before.
+    Deed,
+}
+
 /// What is known.
 #[derive(Debug, Clone, Default)]
 pub struct Attendant {
@@ -45,8 +55,10 @@ pub struct Attendant {
     unknown: bool,
     /// The host can be claimed, or was just now.
     armed: bool,
-    /// When somebody was last at the machine, unless that has been used: once, for another key or for a reset.
-    seen: Option<Moment>,
+    /// When somebody was last at the machine, and for what, unless that has been used.
+    seen: Option<(Moment, Purpose)>,
+    /// When the owner's proof of a deed lacked nothing but somebody at the machine.
+    awaited: Option<Moment>,
     /// What the owner is asked to prove.
     verifier: Verifier,
     /// The kernel's name for this start.
@@ -108,9 +120,11 @@ impl Attendant {
         let now = self.moment(now);
         // Without a key the nonce is used up all the same.
         let key = key.unwrap_or_default();
-        match self.verifier.verify(&key, shown, self.seen.as_ref(), &now) {
+        let seen = self.seen.as_ref().filter(|(_, purpose)| *purpose == Purpose::Deed);
+        match self.verifier.verify(&key, shown, seen.map(|(moment, _)| moment), &now) {
             Ok(deed) => vec![Do::Carry(deed)],
             Err(why @ Refusal::NeedsPresence) => {
+                self.awaited = Some(now);
                 vec![Do::Await, Do::Say(FromRoot::ProofRefused { why })]
             }
             Err(why) => vec![Do::Say(FromRoot::ProofRefused { why })],
@@ -120,7 +134,7 @@ impl Attendant {
     /// What the owner has proved to want is done, or noted for the next start.
     pub fn carried(&mut self, deed: &Deed) -> FromRoot {
         if deed.needs_presence() {
-            self.seen = None;
+            (self.seen, self.awaited) = (None, None);
         }
         FromRoot::ProofTaken
     }
@@ -132,26 +146,31 @@ impl Attendant {
     /// The first key is believed when a claim was armed; another one only because somebody was at the machine, since a
     /// daemon in the wrong hands could arm a claim for itself.
     fn owner(&mut self, now: Duration, fresh: Nonce, owner: OwnerKey) -> Vec<Do> {
-        match &self.owner {
-            _ if self.unknown => return refused(UNREADABLE),
-            Some(kept) if kept.owner == owner => {
-                return match self.kept() {
-                    Some(said) => vec![Do::Say(said)],
-                    // An older program kept it, and no proof by it could be asked for.
-                    None => self.keep(Kept { owner, nonce: Some(fresh) }),
-                };
-            }
-            Some(_) => {
-                let (seen, now) = (self.seen.take(), self.moment(now));
-                if !seen.is_some_and(|seen| seen.holds(&now)) {
-                    return refused("another key is kept, and nobody has been at the machine");
-                }
-            }
-            None if !self.armed => return refused("no claim has been shown"),
-            None => {}
+        if self.unknown {
+            return refused(UNREADABLE);
+        }
+        if self.owner.as_ref().is_some_and(|kept| kept.owner == owner) {
+            return match self.kept() {
+                Some(said) => vec![Do::Say(said)],
+                // An older program kept it, and no proof by it could be asked for.
+                None => self.keep(Kept { owner, nonce: Some(fresh) }),
+            };
+        }
+        if self.owner.is_none() && !self.armed {
+            return refused("no claim has been shown");
+        }
+        if self.owner.is_some() && !self.was_seen_for_a_key(now) {
+            return refused("another key is kept, and nobody has been at the machine for this");
         }
         self.armed = false;
         self.keep(Kept { owner, nonce: Some(fresh) })
+    }
+
+    /// Whether somebody was at the machine lately, and not because a deed waited for it. That counts once.
+    fn was_seen_for_a_key(&mut self, now: Duration) -> bool {
+        let now = self.moment(now);
+        let seen = self.seen.take_if(|(_, purpose)| *purpose == Purpose::Key);
+        seen.is_some_and(|(seen, _)| seen.holds(&now))
     }
 
     /// Another key is believed when the kept one vouches for it, and nothing else counts then.
@@ -186,9 +205,11 @@ impl Attendant {
         Some(FromRoot::OwnerKept { key: kept.owner.key.clone(), nonce: kept.nonce? })
     }
 
-    /// Somebody has shown to be at the machine.
+    /// Somebody has shown to be at the machine. It is for what was awaited then.
     pub fn present(&mut self, now: Duration, presence: Presence) -> Vec<Do> {
-        self.seen = Some(self.moment(now));
+        let moment = self.moment(now);
+        let is_awaited = self.awaited.as_ref().is_some_and(|awaited| awaited.holds(&moment));
+        self.seen = Some((moment, if is_awaited { Purpose::Deed } else { Purpose::Key }));
         self.untaken = Some((now, presence.clone()));
         vec![Do::Note, Do::Say(FromRoot::Presence(presence))]
     }
@@ -391,6 +412,36 @@ mod tests {
         ask(&mut attendant);
         let once = say(&mut attendant, 610, prove(&owner, &reset, fresh));
         assert_eq!(once[1..], refuses(Refusal::NeedsPresence));
+    }
+
+    #[test]
+    fn who_is_there_for_one_thing_allows_no_other() {
+        let (owner, reset) = (Owner::new(1), Deed::FactoryReset);
+        let fresh = Nonce::new([3; 32]);
+        let proof = |attendant: &mut Attendant, seconds: u64| {
+            attendant.said(at(seconds), fresh, FromDaemon::AskProof(reset.clone()));
+            say(attendant, seconds, prove(&owner, &reset, fresh))
+        };
+        // Who lost the password pressed before anybody asked for a reset.
+        let mut attendant = Attendant::new(Some(owner.kept(NONCE)), None, BOOT);
+        attendant.present(at(0), Presence::PowerButton);
+        assert_eq!(proof(&mut attendant, 1)[1..], refuses(Refusal::NeedsPresence));
+        let key_for = |attendant: &mut Attendant, seconds: u64| {
+            is_refused(&say(attendant, seconds, FromDaemon::Owner(key("b"))))
+        };
+        // The press is still one for a key, and no second one.
+        assert!(!key_for(&mut attendant.clone(), 2));
+        // Who presses because a reset waits gives nobody a key, however often.
+        attendant.present(at(3), Presence::PowerButton);
+        attendant.present(at(4), Presence::PowerButton);
+        attendant.connected(at(5));
+        assert!(key_for(&mut attendant, 5));
+        assert_eq!(proof(&mut attendant, 6), [Do::Carry(reset.clone())]);
+        // A reset that nobody allowed for ten minutes waits no more.
+        attendant.carried(&reset);
+        assert_eq!(proof(&mut attendant, 10)[1..], refuses(Refusal::NeedsPresence));
+        attendant.present(at(611), Presence::PowerButton);
+        assert!(!key_for(&mut attendant, 612));
     }
 
     #[test]

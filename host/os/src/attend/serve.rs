@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{socket_acceptconn, socket_peercred};
-use rustix::time::{ClockId, clock_gettime};
+
+use zeroize::Zeroizing;
 
 use super::button::{self, Button};
 use super::machine::{Attendant, Do};
@@ -23,6 +24,7 @@ use super::stick::{self, Arrival, Arrivals};
 use super::used::Used;
 use super::vouch::{Kept, Nonce};
 use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
+use crate::facts::since_start;
 use crate::programs::{ProgramError, run_well};
 use crate::proof::{Deed, Refusal};
 use crate::{permit, reset};
@@ -35,6 +37,10 @@ const STICK: &str = "/run/punktfunk-os/stick";
 
 /// How long switching off may take to be asked for.
 const QUICK: Duration = Duration::from_secs(30);
+
+/// What was pressed while so long nobody looked, because a stick or the disk was slow, may have been pressed at any time of
+/// it: presses far from each other would look like one row.
+const LATE: Duration = Duration::from_secs(1);
 
 /// So many messages of the kernel's are read before the others get their turn.
 const MAX_MESSAGES: usize = 64;
@@ -50,9 +56,6 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
-    /// The owner's key is not readable.
-    #[error(transparent)]
-    Owner(#[from] owner::OwnerError),
     /// A program that is needed failed.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -126,7 +129,8 @@ pub fn bind(path: &Path, group: Option<u32>) -> Result<UnixListener, ServeError>
 /// The daemon's connection and what of a line has come.
 struct Talk {
     stream: UnixStream,
-    begun: Vec<u8>,
+    /// The claim's secrets may be in it.
+    begun: Zeroizing<Vec<u8>>,
 }
 
 /// All that goes on.
@@ -138,12 +142,8 @@ pub struct Attending<'a> {
     presses: Presses,
     used: Used,
     showing: Showing,
-}
-
-/// Since the machine was started, sleep counted in: what holds for ten minutes ends while it sleeps, too.
-fn now() -> Duration {
-    // The clock does not go back and does not begin before zero.
-    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+    /// When it was last looked at what has happened, since the start.
+    looked: Duration,
 }
 
 impl<'a> Attending<'a> {
@@ -152,7 +152,17 @@ impl<'a> Attending<'a> {
         let used = Used::read(&site.state);
         let untaken = used.untaken().map(str::to_owned);
         let untaken = untaken.map(|digest| Presence::ResetFile { digest });
-        let attendant = Attendant::new(owner::read(&site.state)?, untaken, &site.boot_id);
+        let kept = owner::read(&site.state);
+        // The button switches off all the same.
+        let unknown = kept.is_err();
+        let kept = kept.unwrap_or_else(|error| {
+            complain!("no key and no proof is believed: {error}");
+            None
+        });
+        let mut attendant = Attendant::new(kept, untaken, &site.boot_id);
+        if unknown {
+            attendant.not_kept(None);
+        }
         let mut attending = Self {
             site,
             attendant,
@@ -161,6 +171,7 @@ impl<'a> Attending<'a> {
             presses: Presses::default(),
             used,
             showing: Showing::default(),
+            looked: since_start(),
         };
         attending.erase();
         Ok(attending)
@@ -178,10 +189,11 @@ impl<'a> Attending<'a> {
     ) -> Result<(), ServeError> {
         let deadlines = [self.presses.deadline(), self.showing.deadline()];
         let timeout = deadlines.into_iter().flatten().min().map(|deadline| {
-            let left = deadline.saturating_sub(now());
+            let left = deadline.saturating_sub(since_start());
             // A whole millisecond more, so that it has passed when it is looked.
             Timespec::try_from(left + Duration::from_millis(1)).unwrap_or_default()
         });
+        let late = since_start().saturating_sub(self.looked) > LATE;
         let ready: Vec<bool> = {
             let mut fds = vec![fd(listener)];
             fds.extend(self.buttons.iter().map(fd));
@@ -193,10 +205,11 @@ impl<'a> Attending<'a> {
             }
             fds.iter().map(|fd| !fd.revents().is_empty()).collect()
         };
+        self.looked = since_start();
         let mut ready = ready.into_iter();
         let called = ready.next() == Some(true);
         let buttons: Vec<bool> = ready.by_ref().take(self.buttons.len()).collect();
-        self.read_buttons(&buttons)?;
+        self.read_buttons(&buttons, late)?;
         if self.talk.is_some() && ready.next() == Some(true) {
             self.read_talk();
         }
@@ -218,16 +231,16 @@ impl<'a> Attending<'a> {
             complain!("a connection of somebody else ({uid:?}) is refused");
             return;
         }
-        self.talk = Some(Talk { stream, begun: Vec::new() });
-        let all = self.attendant.connected(now());
+        self.talk = Some(Talk { stream, begun: Zeroizing::default() });
+        let all = self.attendant.connected(since_start());
         self.perform(all);
     }
 
     fn read_talk(&mut self) {
         let Some(talk) = &mut self.talk else { return };
         // A whole line with its end.
-        let mut piece = [0; MAX_LINE_BYTES + 1];
-        let ended = match talk.stream.read(&mut piece) {
+        let mut piece = Zeroizing::new([0; MAX_LINE_BYTES + 1]);
+        let ended = match talk.stream.read(&mut *piece) {
             Ok(0) => true,
             Ok(count) => {
                 talk.begun.extend_from_slice(&piece[..count]);
@@ -241,7 +254,8 @@ impl<'a> Attending<'a> {
         }
         while let Some(talk) = &mut self.talk {
             let Some(end) = talk.begun.iter().position(|byte| *byte == b'\n') else { break };
-            let line: Vec<u8> = talk.begun.drain(..=end).collect();
+            let rest = Zeroizing::new(talk.begun.split_off(end + 1));
+            let line = std::mem::replace(&mut talk.begun, rest);
             self.hear(&line[..end]);
         }
         let too_long = |talk: &mut Talk| talk.begun.len() > MAX_LINE_BYTES;
@@ -255,7 +269,7 @@ impl<'a> Attending<'a> {
         let fresh = Nonce::draw();
         match (FromDaemon::parse(line), fresh) {
             (Ok(said), Ok(fresh)) => {
-                let all = self.attendant.said(now(), fresh, said);
+                let all = self.attendant.said(since_start(), fresh, said);
                 self.perform(all);
             }
             (Err(error), _) => {
@@ -270,7 +284,7 @@ impl<'a> Attending<'a> {
         }
     }
 
-    fn read_buttons(&mut self, ready: &[bool]) -> Result<(), ServeError> {
+    fn read_buttons(&mut self, ready: &[bool], late: bool) -> Result<(), ServeError> {
         let mut strokes = Vec::new();
         let mut at = 0;
         self.buttons.retain_mut(|button| {
@@ -283,7 +297,12 @@ impl<'a> Attending<'a> {
             strokes.extend(read.as_ref().into_iter().flatten().copied());
             read.is_ok()
         });
-        let now = now();
+        if late && !strokes.is_empty() {
+            tell!("the button was pressed while nobody could look; press it again");
+            strokes.clear();
+            self.presses = Presses::default();
+        }
+        let now = since_start();
         let mut meanings: Vec<Meaning> =
             strokes.into_iter().filter_map(|stroke| self.presses.stroke(now, stroke)).collect();
         meanings.extend(self.presses.silence(now));
@@ -324,7 +343,7 @@ impl<'a> Attending<'a> {
 
     fn present(&mut self, presence: Presence) {
         tell!("somebody is at the machine: {presence:?}");
-        let all = self.attendant.present(now(), presence);
+        let all = self.attendant.present(since_start(), presence);
         self.perform(all);
     }
 
@@ -348,7 +367,9 @@ impl<'a> Attending<'a> {
         let Site { state, boot_id, .. } = &self.site;
         let noted = match deed {
             Deed::FactoryReset => reset::arrange(state, boot_id),
-            Deed::RollbackBelowFloor { commit } => permit::write(state, commit, boot_id),
+            Deed::RollbackBelowFloor { commit } => {
+                permit::write(state, commit, boot_id, since_start())
+            }
         };
         let said = match noted {
             Ok(()) => {
@@ -382,7 +403,7 @@ impl<'a> Attending<'a> {
 
     /// Shows a claim whose time has come.
     fn show(&mut self) {
-        let Some(claim) = self.showing.due(now()) else { return };
+        let Some(claim) = self.showing.due(since_start()) else { return };
         if let Err(error) = note::write(&self.site.esp, &claim) {
             complain!("{error}");
             self.showing.not_shown();

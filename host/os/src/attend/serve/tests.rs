@@ -185,7 +185,7 @@ fn what_the_owner_has_proved_is_noted_on_the_disk_and_nothing_else_is() {
     let said = prove(&mut attending, &us, &reset);
     assert_eq!(said, refused(Refusal::NeedsPresence));
     assert!(fs::read_to_string(&screen).unwrap().contains("Three short presses"));
-    attending.attendant.present(now(), Presence::PowerButton);
+    attending.attendant.present(since_start(), Presence::PowerButton);
     fs::create_dir(files::part(&marker)).unwrap();
     assert_eq!(prove(&mut attending, &us, &reset), refused(Refusal::NotKept));
     fs::remove_dir(files::part(&marker)).unwrap();
@@ -196,9 +196,9 @@ fn what_the_owner_has_proved_is_noted_on_the_disk_and_nothing_else_is() {
     let commit = "0a".repeat(32);
     let back = Deed::RollbackBelowFloor { commit: commit.clone() };
     assert_eq!(prove(&mut attending, &thief, &back), refused(Refusal::Signature));
-    assert!(!permit::take(&state, &commit, BOOT).unwrap());
+    assert!(!permit::take(&state, &commit, BOOT, since_start()).unwrap());
     assert_eq!(prove(&mut attending, &us, &back), FromRoot::ProofTaken);
-    assert!(permit::take(&state, &commit, BOOT).unwrap());
+    assert!(permit::take(&state, &commit, BOOT, since_start()).unwrap());
 }
 
 #[test]
