@@ -206,6 +206,29 @@ fn it_takes_no_more_room_than_it_may() {
 }
 
 #[test]
+fn who_gives_a_pipe_cannot_have_it_waited_for() {
+    let desk = Desk::new();
+    let cancel = Cancel::default();
+    let (read, mut write) = std::io::pipe().unwrap();
+    let same = read.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &cancel));
+        write.write_all(&[0; 100]).unwrap();
+        while rustix::io::ioctl_fionread(&same).unwrap() > 0 {
+            std::thread::yield_now();
+        }
+        rustix::fs::fcntl_setfl(&same, rustix::fs::OFlags::empty()).unwrap();
+        cancel.cancel();
+        assert_eq!(taken.join().unwrap().unwrap_err(), UpdateError::Stopped);
+    });
+    drop(write);
+    let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    let taken = Archive::take_in(socket.into(), &desk.path(), LIMITS, &Cancel::default());
+    assert!(matches!(taken, Err(UpdateError::Content { .. })));
+    assert!(desk.is_clean());
+}
+
+#[test]
 fn who_gives_nothing_is_not_waited_for_when_it_is_stopped() {
     let desk = Desk::new();
     let cancel = Cancel::default();

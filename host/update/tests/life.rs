@@ -12,7 +12,7 @@ use punktfunk_update::engine::Engine;
 use punktfunk_update::error::UpdateError;
 use punktfunk_update::name::{Channel, Commit, Version};
 use punktfunk_update::outlook::{self, Outlook};
-use punktfunk_update::transport::{Cancel, STAGED_REF};
+use punktfunk_update::transport::{Cancel, STAGED_REF, tarball};
 use punktfunk_update_rig::{Outcome, Rig};
 
 /// A box whose service does not run, and its engine.
@@ -364,6 +364,19 @@ fn a_stick_is_as_good_as_a_registry_and_no_better() {
     rig.tell(Channel::Stable, forged.as_bytes());
     assert!(matches!(take(&rig, &mut engine), Err(UpdateError::Signature { .. })));
     rig.tell(Channel::Stable, &good);
+    // Nor does an honest statement with more behind it than it says.
+    let mut bytes = std::fs::read(rig.archive(Channel::Stable)).unwrap();
+    bytes.truncate(bytes.len() - 1024);
+    let junk = vec![0; 2 << 20];
+    let name = format!("blobs/sha256/{}", "ab".repeat(32));
+    bytes.extend(tarball::header(&name, junk.len() as u64).unwrap());
+    bytes.extend(junk);
+    bytes.extend([0; 1024]);
+    let stuffed = rig.state_folder().join("../stuffed.tar");
+    std::fs::write(&stuffed, bytes).unwrap();
+    let file = std::fs::File::open(&stuffed).unwrap();
+    let refused = engine.import_archive(file.into(), &cancel).unwrap_err();
+    assert!(refused.to_string().contains("more in it than is stated"), "{refused}");
     let given = rig.given_bytes();
     download(&mut engine, commit);
     stage(&mut engine, commit);
@@ -376,6 +389,43 @@ fn a_stick_is_as_good_as_a_registry_and_no_better() {
     drop(engine);
     rig.boot();
     assert_eq!(roles(&rig)[0], of("1.5.0", Role::Booted));
+}
+
+#[test]
+#[ignore = "needs root and ostree"]
+fn what_is_withdrawn_while_it_waits_is_not_started_and_what_has_grown_old_is() {
+    let (mut rig, mut engine) = boxed();
+    let kept = rig.state_folder().join("statement-stable.json");
+    let runs: Commit = next(&rig).parse().unwrap();
+    let commit = rig.publish(NEW, OLDEST, Outcome::Passes);
+    let waits = Some(commit.to_string());
+    check(&mut engine);
+    download(&mut engine, commit);
+    stage(&mut engine, commit);
+    // Who signed what is stated of it is trusted no more.
+    let good = std::fs::read_to_string(&kept).unwrap();
+    std::fs::write(&kept, good.replace("1.5.0", "1.5.9")).unwrap();
+    let refused = engine.apply(commit, true).unwrap_err();
+    assert!(matches!(refused, UpdateError::Signature { .. }), "{refused}");
+    std::fs::write(&kept, good).unwrap();
+    // It has only grown old.
+    let now = rig.now();
+    rig.set_clock(now + 40 * 86_400);
+    engine.apply(commit, false).unwrap();
+    assert_eq!(next(&rig), commit.to_string());
+    engine.apply(runs, false).unwrap();
+    assert_eq!((held(&rig), next(&rig)), (waits.clone(), runs.to_string()));
+    rig.set_clock(now);
+    // Something newer is there beside it, and then it is withdrawn.
+    rig.publish(NEWER, OLDEST, Outcome::Passes);
+    check(&mut engine);
+    assert_eq!(held(&rig), waits);
+    rig.state(Channel::Stable, |statement| {
+        statement.releases.retain(|release| release.commit != commit);
+    });
+    assert_eq!(check(&mut engine), [NEWER]);
+    assert_eq!((held(&rig), seen(&rig, &mut engine).staged), (None, None));
+    assert_eq!(engine.apply(commit, true).unwrap_err(), UpdateError::UnknownDeployment);
 }
 
 #[test]

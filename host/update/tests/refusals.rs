@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use punktfunk_os::facts::since_start;
 use punktfunk_os::permit;
 use punktfunk_update::engine::Engine;
 use punktfunk_update::error::UpdateError;
@@ -214,7 +215,7 @@ fn releases_that_do_not_fit_change_nothing() {
     // The owner's permit is for one of them, in this start of the machine, once.
     let site = scene.rig.site();
     let start = site.start().unwrap();
-    permit::write(&site.place.state, &at(2).to_string(), &start.boot_id).unwrap();
+    permit::write(&site.place.state, &at(2).to_string(), &start.boot_id, since_start()).unwrap();
     assert!(matches!(scene.refused(apply(at(1))), UpdateError::BelowFloor { .. }));
     scene.engine.apply(at(2), false).unwrap();
     scene.engine.apply(at(0), false).unwrap();

@@ -16,6 +16,9 @@ use crate::transport::{Archive, Cancel, Limits, Source};
 const ARCHIVE: &str = "import.tar";
 /// What somebody gives, until it is known to be signed.
 const INCOMING: &str = "import-incoming.tar";
+
+/// What an archive may have beside what is stated, in bytes: what registries want to have with an image.
+const MAX_BESIDE_BYTES: u64 = 1 << 20;
 /// What an archive may take.
 const LIMITS: Limits = Limits { max_bytes: 16 << 30, keep_free_bytes: 1 << 30 };
 
@@ -140,6 +143,14 @@ impl Engine {
         let channel = memory.channel();
         let bytes = archive.envelope(channel, &self.settings.flavour, cancel)?;
         let believed = self.believe(&bytes, memory, channel)?;
+        // Whoever has an honest statement could fill the disk with anything else.
+        let stated = believed.statement.releases.iter().map(|one| one.size_bytes);
+        let most = stated.fold(MAX_BESIDE_BYTES, u64::saturating_add);
+        if archive.blob_bytes() > most {
+            let detail = "the archive: it has more in it than is stated".to_owned();
+            return Err(UpdateError::Content { detail });
+        }
+        self.clean_staged()?;
         let offers = self.offers(&believed.statement)?;
         let kept = self.archive();
         let moved = fs::rename(&incoming, &kept)
@@ -172,7 +183,21 @@ impl Engine {
                 self.store.forget()?;
             }
         }
+        self.clean_staged()?;
         self.clean_archive()
+    }
+
+    /// What was withdrawn waits no more.
+    pub(super) fn clean_staged(&mut self) -> Result<(), UpdateError> {
+        let Some(commit) = self.held()? else { return Ok(()) };
+        let Ok(Some(statement)) = self.stated() else { return Ok(()) };
+        if statement.release(commit).is_some() || self.is_deployed(commit)? {
+            return Ok(());
+        }
+        self.writable()?;
+        self.let_go()?;
+        let tidied = self.site.ostree.tidy();
+        tidied.map_err(|error| UpdateError::failed("remove what was withdrawn", error))
     }
 
     /// Whether a release is one to go to.

@@ -46,6 +46,7 @@ impl Engine {
         let bytes = self.registry()?.envelope(channel, &self.settings.flavour, cancel)?;
         cancel.check()?;
         let believed = self.believe(&bytes, memory, channel)?;
+        self.clean_staged()?;
         let offers = self.offers(&believed.statement);
         self.said(offers)
     }

@@ -4,6 +4,7 @@
 //! When something else is arranged before it was ever started, it goes back to where it was: into the repository, staged.
 //! So what was to be started and is not is no version that one goes back to.
 
+use punktfunk_os::facts::since_start;
 use punktfunk_os::mirror::{read_esp, read_pristine};
 use punktfunk_os::model::{Deployment, DeploymentId};
 use punktfunk_os::permit;
@@ -20,7 +21,7 @@ impl Engine {
     /// can be asked for, too, and takes back what was arranged.
     ///
     /// # Errors
-    /// [`UpdateError::UnknownDeployment`] when it is neither, [`UpdateError::Bad`] unless somebody insists,
+    /// [`UpdateError::UnknownDeployment`] when it is neither or was staged and has been withdrawn, [`UpdateError::Bad`] unless somebody insists,
     /// [`UpdateError::BelowFloor`], [`UpdateError::Downgrade`] for a staged one that is older than what runs,
     /// [`UpdateError::NoSpace`] when the boot partition has none, or [`UpdateError::Failed`].
     pub fn apply(&mut self, commit: Commit, insist: bool) -> Result<(), UpdateError> {
@@ -48,6 +49,12 @@ impl Engine {
         }
         self.above_floor(version)?;
         self.not_bad(commit, version, insist)?;
+        // It may have been withdrawn since, or who signed it is trusted no more. What has only grown old was good when it
+        // was staged, and may have waited long for a moment in which nobody plays.
+        match self.may_have(commit, insist) {
+            Ok(_) | Err(UpdateError::Expired { .. }) => {}
+            Err(error) => return Err(error),
+        }
         self.writable()?;
         let deployed = deploy::deploy(&self.site, &commit.to_string(), insist, None);
         deployed.map_err(|error| told("deploy the update", error))?;
@@ -81,7 +88,12 @@ impl Engine {
     /// Whether the owner has proved in this start of the machine to want this version, however old it is. That holds once.
     fn is_permitted(&self, commit: Commit) -> Result<bool, UpdateError> {
         let Some(start) = self.site.start() else { return Ok(false) };
-        let taken = permit::take(&self.site.place.state, &commit.to_string(), &start.boot_id);
+        let taken = permit::take(
+            &self.site.place.state,
+            &commit.to_string(),
+            &start.boot_id,
+            since_start(),
+        );
         taken.map_err(|error| UpdateError::failed("look whether the owner permitted it", error))
     }
 
@@ -172,7 +184,7 @@ impl Engine {
         removed.map_err(|error| told("take back what was arranged", error))
     }
 
-    fn let_go(&self) -> Result<(), UpdateError> {
+    pub(super) fn let_go(&self) -> Result<(), UpdateError> {
         let gone = self.site.ostree.let_go(STAGED_REF);
         gone.map_err(|error| UpdateError::failed("let go of what was staged", error))
     }

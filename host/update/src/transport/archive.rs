@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use punktfunk_os::files;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
 use crate::error::UpdateError;
 use crate::name::{BlobDigest, Channel};
@@ -66,7 +66,7 @@ impl Archive {
     /// Copies what somebody gives to `path`, and finds out what is in it. Nothing of it is believed; nobody else can change
     /// it from then on. What was at `path` before is replaced, and stays when this fails.
     ///
-    /// It is read from where it stands, be it a file, a pipe or a socket; its description does not block afterwards.
+    /// A file is read from where it stands.
     ///
     /// # Errors
     /// [`UpdateError::Content`] when it is no archive of ours, [`UpdateError::NoSpace`], [`UpdateError::Stopped`],
@@ -105,6 +105,11 @@ impl Archive {
         let mut archive = Self { file, envelope: Vec::new(), blobs: HashMap::new() };
         archive.find(length)?;
         Ok(archive)
+    }
+
+    /// How long all blobs together are, in bytes.
+    pub fn blob_bytes(&self) -> u64 {
+        self.blobs.values().map(|(_, length)| length).sum()
     }
 
     /// Finds out what is in it.
@@ -195,17 +200,14 @@ impl Source for Archive {
 /// Copies to a new file, and not more than may be.
 fn copy(from: OwnedFd, to: &Path, limits: Limits, cancel: &Cancel) -> Result<(), UpdateError> {
     let about = fstat(&from).map_err(|error| failed("look at an archive", &error))?;
-    let said = match FileType::from_raw_mode(about.st_mode) {
-        FileType::RegularFile => u64::try_from(about.st_size).unwrap_or(0),
-        FileType::Fifo | FileType::Socket => 0,
+    let (said, from) = match FileType::from_raw_mode(about.st_mode) {
+        FileType::RegularFile => (u64::try_from(about.st_size).unwrap_or(0), from),
+        FileType::Fifo => (0, opened_anew(&from)?),
         _ => return Err(flaw("it is neither a file nor a pipe")),
     };
     too_long(said, limits)?;
     remove(to)?;
     room(to, said, limits)?;
-    let flags = fcntl_getfl(&from).map_err(|error| failed("read an archive", &error))?;
-    fcntl_setfl(&from, flags | OFlags::NONBLOCK)
-        .map_err(|error| failed("read an archive", &error))?;
     let write = |error: io::Error| space::write_failed(to, said.max(1), &error);
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(write)?;
@@ -226,6 +228,14 @@ fn copy(from: OwnedFd, to: &Path, limits: Limits, cancel: &Cancel) -> Result<(),
         file.write_all(&piece[..count]).map_err(write)?;
     }
     file.sync_all().map_err(write)
+}
+
+/// The same pipe with flags of its own: those that came along are shared with whoever gave it, who could have a reader wait
+/// for ever.
+fn opened_anew(pipe: &OwnedFd) -> Result<OwnedFd, UpdateError> {
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|error| failed("read an archive", &error))
 }
 
 fn too_long(bytes: u64, limits: Limits) -> Result<(), UpdateError> {
