@@ -129,6 +129,15 @@ def test_nothing_may_be_written_that_should_not(machine):
         assert not stray, f"uid {uid} may write {stray[:10]}"
 
 
+def test_nobody_gets_a_manager_of_services_of_their_own(machine):
+    # It would have none of the limits of our units, and outlive them.
+    for uid in (960, 61000, 65534):
+        drop = f"setpriv --reuid={uid} --regid={uid} --clear-groups --inh-caps=-all --bounding-set=-all"
+        said = machine.shell(f"{drop} loginctl enable-linger {uid} 2>&1; echo ended with $?")
+        assert "ended with 0" not in said and re.search("denied|required|not permitted", said), (uid, said)
+    assert machine.shell("ls /var/lib/systemd/linger 2>/dev/null").strip() == ""
+
+
 # Where everybody may write on every Linux: with the sticky bit, or a mount of its own.
 PUBLIC = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock", "/dev/null", "/dev/ptmx")
 
