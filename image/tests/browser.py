@@ -20,6 +20,8 @@ def main():
                 answer["value"] = owner.claim(*words)
             case "login":
                 answer["value"] = owner.login()
+            case "upload":
+                answer["value"] = owner.upload(*words)
             case "call":
                 answer["value"] = owner.call(words[0], words[1], json.loads(words[2]))
     except Refused as refused:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import ssl
+from contextlib import suppress
 
 PASSWORD = "correct horse battery"
 
@@ -26,6 +28,16 @@ class Owner:
         self.fingerprint = self.cookie = self.csrf = None
 
     def call(self, method: str, path: str, body=None, timeout_s: float = 60):
+        data = None if body is None else json.dumps(body)
+        return self._ask(method, path, data, {"Content-Type": "application/json"}, timeout_s)
+
+    def upload(self, path: str, file: str, timeout_s: float = 1200):
+        """Sends a file, and stops sending when it is refused."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(os.path.getsize(file))}
+        with open(file, "rb") as data:
+            return self._ask("POST", path, data, headers, timeout_s)
+
+    def _ask(self, method: str, path: str, data, headers, timeout_s: float):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(self.address, self.port, timeout=timeout_s, context=context)
@@ -34,11 +46,11 @@ class Owner:
             seen = hashlib.sha256(connection.sock.getpeercert(binary_form=True)).hexdigest()
             self.fingerprint = self.fingerprint or seen
             assert seen == self.fingerprint, "the box has another certificate now"
-            headers = {"Content-Type": "application/json", "Origin": self.origin()}
+            headers |= {"Origin": self.origin()}
             if self.cookie:
                 headers |= {"Cookie": self.cookie, "x-punktfunk-csrf": self.csrf}
-            data = None if body is None else json.dumps(body)
-            connection.request(method, f"/api/v1{path}", body=data, headers=headers)
+            with suppress(ConnectionError):
+                connection.request(method, f"/api/v1{path}", body=data, headers=headers)
             answer = connection.getresponse()
             text = answer.read()
             cookies = [cookie.split(";")[0] for cookie in answer.headers.get_all("Set-Cookie") or []]

@@ -35,6 +35,12 @@ class Releases:
         self.push(version, self.state())
         return self.known[-1] | {"made_at": self._made_at}
 
+    def archive(self, version: str, envelope: Path, name: str) -> Path:
+        """One file with the layers of a version and what is stated, for boxes that reach no registry."""
+        path = self.folder / name
+        self._run("archive", "--envelope", envelope, "--layout", self.layout(version), path)
+        return path
+
     def layout(self, version: str) -> Path:
         """Where the layers of a version lie."""
         return self.folder / f"layout-{version}"

@@ -32,10 +32,10 @@ class Browser:
     def __init__(self, home):
         self.home, self.memory = home, {}
 
-    def ask(self, what, *words):
+    def ask(self, what, *words, limit_s=120):
         done = subprocess.run(
             inside(self.home.namespace, [sys.executable, "-B", Path(__file__).parent / "browser.py", what, *words]),
-            input=json.dumps(self.memory), capture_output=True, text=True, timeout=120,
+            input=json.dumps(self.memory), capture_output=True, text=True, timeout=limit_s,
             env=os.environ | {"PYTHONPATH": str(STOCK_CLIENT)})
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
@@ -46,6 +46,9 @@ class Browser:
 
     def call(self, method, path, body=None):
         return self.ask("call", method, path, json.dumps(body))
+
+    def upload(self, path, file):
+        return self.ask("upload", path, file, limit_s=STEP_S)
 
     def landing(self):
         return self.ask("landing")

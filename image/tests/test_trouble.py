@@ -14,6 +14,7 @@ import pytest
 from home import BOX, wait_for
 from network import inside
 from owner import PASSWORD, Refused
+from sticks import Sticks
 from story import OFF_S, START_S, VERSION, Browser, Device, code_of, green, pair, ready, start, switch_off, told_of
 
 pytestmark = pytest.mark.long
@@ -133,48 +134,10 @@ def key_of_the_owner(box):
     return json.loads(box.storage.var_file("lib/punktfunk/os/owner.json"))["key"]
 
 
-class Sticks:
-    """Sticks in the only USB port of a machine that was made with `Sticks.PORT`."""
-
-    PORT = ("-device", "qemu-xhci,id=usb")
-
-    def __init__(self, box, folder):
-        self.box, self.folder, self.count = box, folder, 0
-
-    def make(self, name, text, *, partition=True, system="vfat"):
-        """A stick with one reset file: with a table of partitions as from the shop, or without one."""
-        path, begin = self.folder / name, 2048 if partition else 0
-        with path.open("wb") as file:
-            file.truncate(64 << 20)
-        if partition:
-            run(["sfdisk", "--quiet", path], input="label: dos\nstart=2048, type=c\n")
-        (self.folder / RESET).write_text(text)
-        if system == "vfat":
-            run(["mkfs.vfat", "-F32", f"--offset={begin}", path, (64 << 10) - begin // 2])
-            run(["mcopy", "-i", f"{path}@@{begin * 512}", self.folder / RESET, "::"])
-        else:
-            tree = self.folder / "tree"
-            tree.mkdir()
-            (self.folder / RESET).rename(tree / RESET)
-            run([f"mkfs.{system}", "-q", "-d", tree, path])
-        return path
-
-    def plug_in(self, path):
-        self.count += 1
-        name = f"stick{self.count}"
-        self.box.ask("blockdev-add", **{"driver": "raw", "node-name": name, "read-only": True, "file": {
-            "driver": "file", "filename": str(path)}})
-        self.box.ask("device_add", driver="usb-storage", bus="usb.0", drive=name, id=f"{name}-usb", removable=True)
-
-    def pull_out(self):
-        self.box.ask("device_del", id=f"stick{self.count}-usb")
-
-
-RESET = "punktfunk-reset.txt"
-
-
-def run(words, **options):
-    subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL, text=True, **options)
+def reset_file(folder, text):
+    path = folder / "punktfunk-reset.txt"
+    path.write_text(text)
+    return path
 
 
 def test_whoever_is_at_the_machine_gets_in(box, tmp_path, measured):
@@ -190,8 +153,9 @@ def test_whoever_is_at_the_machine_gets_in(box, tmp_path, measured):
     box.device.play("pressed")
 
     sticks = Sticks(box, tmp_path)
-    first, second = sticks.make("first.img", "one"), sticks.make("second.img", "two", partition=False)
-    foreign = sticks.make("foreign.img", "three", partition=False, system="ext4")
+    first = sticks.make("first.img", reset_file(tmp_path, "one"))
+    second = sticks.make("second.img", reset_file(tmp_path, "two"), partition=False)
+    foreign = sticks.make("foreign.img", reset_file(tmp_path, "three"), partition=False, system="ext4")
     began = time.monotonic()
     sticks.plug_in(first)
     code = rearmed(box, code)

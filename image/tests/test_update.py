@@ -1,8 +1,10 @@
 """What an update bears: statements that are not to be believed, a registry that fails, a wrong clock, callers without right."""
 
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +16,11 @@ import pytest
 
 from home import wait_for
 from network import inside
+from owner import Refused
 from registry import Registry
 from releases import DAY_S, Releases
-from story import STEP_S, VERSION, ready, stage, start, step, switch_off
+from sticks import Sticks
+from story import STEP_S, VERSION, green, ready, stage, start, step, switch_off
 
 pytestmark = pytest.mark.long
 
@@ -78,6 +82,7 @@ def inside_box(box):
     """Starts a version with a shell on its serial console."""
     box.install("0.2.0", debug=True)
     start(box, "0.2.0")
+    wait_for("the blessing", 60, lambda: not any("+" in name for name in box.storage.esp_entries()), box.is_on)
 
 
 def asked(box, verb, body=None):
@@ -94,15 +99,22 @@ def asked(box, verb, body=None):
 
 def kept(box):
     """All that root keeps, and all of OSTree, by name, length and time."""
-    return box.shell("find /var/lib/punktfunk/os /sysroot/ostree /efi -printf '%p %s %T@\\n' 2>/dev/null | sort | sha256sum", 300)
+    words = "-printf '%p %s %T@\\n' 2>/dev/null | sort"
+    return box.shell(f"find /var/lib/punktfunk/os /efi {words}; find /sysroot/ostree/repo {words} | sha256sum", 300)
+
+
+def stranger(maker):
+    """The keys of somebody whom the box does not know."""
+    keys = maker.folder / "stranger"
+    subprocess.run([maker.program, "keygen", keys, "current", "--test"], check=True)
+    return keys
 
 
 def test_what_is_not_to_be_believed_is_refused_and_leaves_nothing(box, maker, variants):
     inside_box(box)
     maker.publish("0.2.1", variants.make("0.2.1"))
     step(box, box.owner, "check", lambda report: (report.get("offered") or {}).get("version") == "0.2.1")
-    other = maker.folder / "other"
-    subprocess.run([maker.program, "keygen", other, "current", "--test"], check=True)
+    other = stranger(maker)
     now = int(time.time())
     forged = json.loads(maker.state().read_text())
     good = json.dumps(forged)
@@ -175,6 +187,68 @@ def test_a_registry_may_stall_lie_and_die(box, maker, variants, measured):
     measured["sent_again_bytes"] = sum(count for _, _, count in again)
     assert any(asked != "-" for _, asked, _ in again), again
     assert measured["sent_again_bytes"] < release["size_bytes"] - half // 2, again
+
+
+def test_a_box_without_a_registry_takes_an_update_from_a_file(box, maker, variants, tmp_path, measured):
+    """What is uploaded is judged as what a registry says; what lies on a stick is found by itself."""
+    box.extra = Sticks.PORT
+    start(box, VERSION)
+    maker.publish("0.2.1", variants.make("0.2.1", change=ballast))
+    good = maker.archive("0.2.1", maker.state(), "good.tar")
+    maker.liar.be("dies")
+    now = int(time.time())
+    forged, (other, keys) = json.loads(maker.state().read_text()), (stranger(maker), maker.keys)
+    cases = [("signature", json.dumps(forged | {"signatures": []}))]
+    maker.keys = other
+    cases.append(("signature", maker.state().read_text()))
+    maker.keys = keys
+    cases += [
+        ("expired", maker.state(expires_at=now - 30).read_text()),
+        ("clock-behind", maker.state(made_at=now + 3 * DAY_S, expires_at=now + 30 * DAY_S).read_text()),
+        ("content", maker.state(flavour="full").read_text()),
+    ]
+    refused = []
+    for at, (code, text) in enumerate(cases):
+        envelope = maker.folder / f"bad-{at}.json"
+        envelope.write_text(text)
+        refused.append((code, maker.archive("0.2.1", envelope, f"bad-{at}.tar")))
+    refused.append(("content", cut(good, tmp_path / "cut.tar", good.stat().st_size - 512)))
+    refused.append(("content", cut(good, tmp_path / "nothing.tar", 0)))
+    for code, file in refused:
+        with pytest.raises(Refused) as told:
+            box.owner.upload("/os/archive", file)
+        assert told.value.problem["code"] == code, (code, told.value.problem)
+        assert box.owner.call("GET", "/os").get("offered") is None, code
+    cpu = box.cpu_seconds()
+    report = box.owner.upload("/os/archive", good)
+    measured["uploaded_cpu_s"] = round(box.cpu_seconds() - cpu, 1)
+    assert report["offered"]["version"] == "0.2.1", report
+    newer = maker.publish("0.2.2", variants.make("0.2.2"))
+    sticks, name = Sticks(box, tmp_path), "punktfunk-update.tar"
+    cpu = box.cpu_seconds()
+    for folder, file in (("bad", refused[0][1]), ("good", maker.archive("0.2.2", maker.state(), "newer.tar"))):
+        (tmp_path / folder).mkdir()
+        file.rename(tmp_path / folder / name)
+        sticks.plug_in(sticks.make(f"{folder}.img", tmp_path / folder / name, size_mib=512))
+        if folder == "good":
+            wait_for("what is on the stick", STEP_S,
+                     lambda: (box.owner.call("GET", "/os").get("offered") or {}).get("version") == "0.2.2", box.is_on)
+            measured["from_a_stick_cpu_s"] = round(box.cpu_seconds() - cpu, 1)
+        sticks.pull_out()
+    step(box, box.owner, "download", lambda report: report["downloaded_bytes"])
+    step(box, box.owner, "stage", lambda report: (report.get("staged") or {}).get("version") == "0.2.2")
+    starts = box.starts()
+    box.owner.call("POST", "/os/apply", {"when": "now"})
+    wait_for("the restart", STEP_S, lambda: box.starts() == starts + 1, box.is_on)
+    ready(box, box.owner)
+    box.owner.ask("login")
+    green(box, box.owner, newer["version"])
+
+
+def cut(file, to, length):
+    shutil.copyfile(file, to)
+    os.truncate(to, length)
+    return to
 
 
 def test_a_clock_that_is_wrong_by_years_is_told(box, maker, variants):
