@@ -27,6 +27,8 @@ use punktfunk_host::store::{ClientId, Store};
 use punktfunk_host::stream::{EndReason, StreamLine, StreamSpec};
 use serde::de::DeserializeOwned;
 
+#[path = "os/archive.rs"]
+mod archive;
 #[path = "os/proof.rs"]
 mod proof;
 
@@ -594,6 +596,7 @@ fn a_desk_says_that_it_is_no_appliance() {
     let which = format!(r#"{{"digest":"{}"}}"#, digest(1));
     for path in [
         "check",
+        "archive",
         "download",
         "download/cancel",
         "stage",

@@ -4,7 +4,7 @@
 //! into the request. A route is made with [`allow`], which guards the handler and writes the same need into the API's
 //! document: what is documented is what is enforced. A route without a need does not exist, because the only way to
 //! add one goes through here. It is also given a bounded body here, so a route that takes a larger one is wrapped from
-//! outside ([`sized`](super::api::sized)).
+//! outside ([`sized`](super::api::sized), [`streamed`](super::api::streamed)).
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
-use super::api::{max_body, whole};
+use super::api::{is_streamed, max_body, whole};
 use super::patience::{Stay, Stays};
 use super::problem::Problem;
 use crate::access::{Scope, Scopes};
@@ -290,7 +290,7 @@ async fn guard(need: Need, request: Request, next: Next) -> Response {
 }
 
 /// The request, if its caller may. Where it changes something, its whole body is waited for first, and then its caller
-/// looked at again: nobody keeps a permission by sending slowly.
+/// looked at again: nobody keeps a permission by sending slowly. A route that reads its body itself looks itself.
 async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
     // A door that names nobody lets nobody in.
     let unsaid = || Problem::bug("the door did not say who calls");
@@ -304,6 +304,9 @@ async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
     if usize::try_from(request.body().size_hint().lower()).map_or(true, |bytes| bytes > max_bytes) {
         let detail = format!("the request's body is larger than {max_bytes} bytes");
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "malformed", detail));
+    }
+    if is_streamed(&request) {
+        return Ok(request);
     }
     let (parts, body) = request.into_parts();
     let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &()).await;

@@ -334,7 +334,7 @@ async fn serve(stream: UnixStream, router: Router, stays: &Stays, times: &Times)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(Patient::new(stream, times.stall)), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, times.stall, stays)), service);
     let is_over = async {
         tokio::time::sleep(times.connection).await;
         stays.end(times.look_every).await;

@@ -3,13 +3,17 @@
 //!
 //! A peer that reads nothing keeps an answer, and its place, for ever; one that sends a byte now and then does the same
 //! with a request. Both end here with an error, which ends the connection. A body is measured by what it brings, not by
-//! how long it takes: a backup over a slow link takes minutes and is welcome, and who trickles is not.
+//! how long it takes: a backup over a slow link takes minutes and is welcome, and who trickles is not. The time in which
+//! nobody here reads it is not its sender's.
+//!
+//! Who is answered before all of a body has come may still be sending, and would lose the answer with a connection that is
+//! closed at once. So what comes is thrown away for a moment, until they have gone.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -24,11 +28,14 @@ pub(super) struct Patient<S> {
     limit: Duration,
     /// Runs while the peer takes nothing.
     waiting: Option<Pin<Box<Sleep>>>,
+    stays: Stays,
+    /// Runs when all is said and the peer may still be sending.
+    leaving: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+    pub(super) fn new(stream: S, limit: Duration, stays: &Stays) -> Self {
+        Self { stream, limit, waiting: None, stays: stays.clone(), leaving: None }
     }
 
     fn hold<T>(
@@ -59,7 +66,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -75,10 +82,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.hold(polled, context)
+        let this = &mut *self;
+        if this.leaving.is_none() {
+            let polled = Pin::new(&mut this.stream).poll_shutdown(context);
+            ready!(this.hold(polled, context))?;
+            if !this.stays.left_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let over = this.leaving.get_or_insert_with(|| Box::pin(sleep(LEAVE_LIMIT)));
+        let mut unread = [0; 4096];
+        loop {
+            if over.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut unread = ReadBuf::new(&mut unread);
+            match ready!(Pin::new(&mut this.stream).poll_read(context, &mut unread)) {
+                Ok(()) if !unread.filled().is_empty() => {}
+                // They have gone.
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }
+
+/// Who was answered before all of a request had come has so long to notice.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How fast a request's body has to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,28 +121,40 @@ pub(super) struct Pace {
 
 /// What keeps a connection beyond the time that every connection has; clones count together.
 #[derive(Clone, Default)]
-pub(super) struct Stays(Arc<AtomicUsize>);
+pub(super) struct Stays(Arc<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    reasons: AtomicUsize,
+    /// A body was not read to its end.
+    unread: AtomicBool,
+}
 
 /// A reason to stay, until it is dropped.
-pub(super) struct Stay(Arc<AtomicUsize>);
+pub(super) struct Stay(Arc<Kept>);
 
 impl Stays {
     pub(super) fn begin(&self) -> Stay {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.reasons.fetch_add(1, Ordering::Relaxed);
         Stay(Arc::clone(&self.0))
     }
 
     /// Returns when nothing keeps the connection, which is looked at this often.
     pub(super) async fn end(&self, look_every: Duration) {
-        while self.0.load(Ordering::Relaxed) > 0 {
+        while self.0.reasons.load(Ordering::Relaxed) > 0 {
             sleep(look_every).await;
         }
+    }
+
+    /// Whether somebody may still be sending what nobody reads.
+    fn left_unread(&self) -> bool {
+        self.0.unread.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.reasons.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -128,7 +169,14 @@ where
             return Body::empty();
         }
         let laps = Laps::new(pace, Instant::now());
-        Body::new(Paced { body, laps, late: None, _stay: stays.begin() })
+        Body::new(Paced {
+            body,
+            laps,
+            late: None,
+            read_at: None,
+            is_over: false,
+            stay: stays.begin(),
+        })
     })
 }
 
@@ -137,7 +185,18 @@ struct Paced<B> {
     laps: Laps,
     /// Made when the body has to be waited for, which is rare.
     late: Option<Pin<Box<Sleep>>>,
-    _stay: Stay,
+    /// When something was last read, unless it is being waited for.
+    read_at: Option<Instant>,
+    is_over: bool,
+    stay: Stay,
+}
+
+impl<B> Drop for Paced<B> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.stay.0.unread.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// How a body keeps its pace: in laps, each of which has to bring enough.
@@ -152,6 +211,12 @@ struct Laps {
 impl Laps {
     fn new(pace: Pace, now: Instant) -> Self {
         Self { pace, end: now + pace.in_all, lap_end: now + pace.each, lap_bytes: 0 }
+    }
+
+    /// Nobody was waiting for so long.
+    fn pause(&mut self, long: Duration) {
+        self.lap_end += long;
+        self.end += long;
     }
 
     /// Counts what has come now. A lap that has brought enough is followed by another.
@@ -177,8 +242,13 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if let Some(read_at) = this.read_at.take() {
+            this.laps.pause(read_at.elapsed());
+        }
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             let now = Instant::now();
+            this.read_at = Some(now);
+            this.is_over = !matches!(frame, Some(Ok(_))) || this.body.is_end_stream();
             if now >= this.laps.end {
                 return Poll::Ready(Some(Err(TOO_SLOW.into())));
             }
@@ -217,7 +287,7 @@ mod tests {
     async fn a_peer_that_reads_slowly_is_waited_for_and_one_that_does_not_is_not() {
         let limit = Duration::from_millis(400);
         let (near, mut far) = tokio::io::duplex(4);
-        let mut stream = Patient::new(near, limit);
+        let mut stream = Patient::new(near, limit, &Stays::default());
         let reading = tokio::spawn(async move {
             let mut taken = [0; 4];
             for _ in 0..5 {

@@ -139,7 +139,7 @@ impl From<OsError> for Problem {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             OsError::UnknownDeployment => StatusCode::NOT_FOUND,
-            OsError::Malformed(_) => StatusCode::BAD_REQUEST,
+            OsError::Malformed(_) | OsError::Incomplete { .. } => StatusCode::BAD_REQUEST,
             _ => StatusCode::CONFLICT,
         };
         Self::new(status, error.code(), error)

@@ -1,5 +1,7 @@
 //! Every machine whose system somebody else looks after: all of it is answered with the reason.
 
+use std::os::fd::OwnedFd;
+
 use super::release::{Channel, Digest, Inventory, Release};
 use super::{Cancel, OsBackend, OsError, Presence};
 
@@ -52,6 +54,10 @@ impl OsBackend for Absent {
     }
 
     fn check(&self, _cancel: &Cancel) -> Result<Vec<Release>, OsError> {
+        self.refuse()
+    }
+
+    fn import(&self, _archive: OwnedFd, _cancel: &Cancel) -> Result<Vec<Release>, OsError> {
         self.refuse()
     }
 

@@ -1,5 +1,6 @@
 //! What every backend must do. A backend is brought in as a [`Bench`]; each check begins on a fresh one.
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
 use punktfunk_update_rig::{Outcome as Turns, Rig};
@@ -19,6 +20,8 @@ trait Bench {
     fn backend(&self) -> &dyn OsBackend;
     /// Power is lost, and comes back; the backend is asked anew.
     fn power_cycle(&mut self);
+    /// A file with the first release, as somebody brings it.
+    fn archive(&self) -> Vec<u8>;
     /// The next download stands still at about half of the release, until it is cancelled.
     fn stall_download(&mut self, release: &Release);
 }
@@ -50,6 +53,10 @@ impl Bench for SimulatedBench {
         *self = Self::open(self.backend.disk(), self.script.clone());
     }
 
+    fn archive(&self) -> Vec<u8> {
+        super::simulated::archive(self.script.releases[0].version, 100_000)
+    }
+
     fn stall_download(&mut self, release: &Release) {
         let mishap = Mishap::once(Call::Download, How::Stall);
         let mishaps = vec![Mishap { after_bytes: release.size_bytes / 2, ..mishap }];
@@ -61,16 +68,17 @@ impl Bench for SimulatedBench {
 struct ApplianceBench {
     backend: Appliance,
     rig: Arc<Mutex<Rig>>,
+    first: punktfunk_update::name::Commit,
 }
 
 impl ApplianceBench {
-    fn open(rig: Arc<Mutex<Rig>>) -> Self {
+    fn open(rig: Arc<Mutex<Rig>>, first: punktfunk_update::name::Commit) -> Self {
         let backend = {
             let rig_now = rig.lock().unwrap();
             let power = Arc::new(RigPower(Arc::clone(&rig)));
             Appliance::at(&rig_now.run_folder(), Bus::at(rig_now.bus()), power)
         };
-        Self { backend, rig }
+        Self { backend, rig, first }
     }
 }
 
@@ -78,9 +86,9 @@ impl Bench for ApplianceBench {
     fn fresh() -> Self {
         let mut rig = Rig::new();
         let version = punktfunk_update::name::Version::new;
-        rig.publish(version(1, 5, 0), version(1, 4, 0), Turns::Passes);
+        let first = rig.publish(version(1, 5, 0), version(1, 4, 0), Turns::Passes);
         rig.publish(version(1, 6, 0), version(1, 5, 0), Turns::Fails("no encoder"));
-        Self::open(Arc::new(Mutex::new(rig)))
+        Self::open(Arc::new(Mutex::new(rig)), first)
     }
 
     fn backend(&self) -> &dyn OsBackend {
@@ -93,7 +101,13 @@ impl Bench for ApplianceBench {
             rig.go_on();
             rig.boot();
         }
-        *self = Self::open(Arc::clone(&self.rig));
+        *self = Self::open(Arc::clone(&self.rig), self.first);
+    }
+
+    fn archive(&self) -> Vec<u8> {
+        let rig = self.rig.lock().unwrap();
+        let path = rig.archive_of(punktfunk_update::name::Channel::Stable, self.first);
+        std::fs::read(path).unwrap()
     }
 
     fn stall_download(&mut self, release: &Release) {
@@ -214,6 +228,67 @@ fn what_does_not_pass_is_left_again<B: Bench>() {
     assert!(attempt.number > passed.number);
     assert_eq!(booted(&bench).digest, first.digest);
     assert_eq!(seen(&bench).staged(), None);
+}
+
+/// What a backend makes of these bytes, which come through a pipe.
+fn import(bench: &impl Bench, bytes: &[u8], cancel: &Cancel) -> Result<Vec<Release>, OsError> {
+    let (from, mut to) = std::io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        // Nobody need read to the end.
+        scope.spawn(move || drop(to.write_all(bytes)));
+        bench.backend().import(from.into(), cancel)
+    })
+}
+
+fn what_is_brought_is_as_good_as_what_is_fetched<B: Bench>() {
+    let bench = B::fresh();
+    let brought = import(&bench, &bench.archive(), &Cancel::default()).unwrap();
+    // What is stated and not in it cannot be had without a network.
+    assert_eq!(brought.len(), 1);
+    assert_eq!(brought[0], release(&bench, 0));
+    assert_eq!(download(&bench, &brought[0]).last(), Some(&brought[0].size_bytes));
+    bench.backend().stage(&brought[0], false, &Cancel::default()).unwrap();
+    assert!(matches!(start(&bench, brought[0].digest).outcome, Outcome::Passed { .. }));
+    assert_eq!(seen(&bench).brought, []);
+}
+
+fn what_is_brought_and_cut_or_not_to_be_trusted_changes_nothing<B: Bench>() {
+    let bench = B::fresh();
+    let (good, before) = (bench.archive(), seen(&bench));
+    let about = good.windows(5).position(|bytes| bytes == b"1.5.0").unwrap();
+    let mut forged = good.clone();
+    forged[about + 2] = b'9';
+    let cut = [0, 1, 9, 600, good.len() / 2, good.len() - 512, good.len() - 1];
+    let cut = cut.map(|length| ("content", good[..length].to_vec()));
+    let more = [good.as_slice(), b"x"].concat();
+    let wrong = [("signature", forged), ("content", b"nothing".repeat(200)), ("content", more)];
+    for (code, bytes) in cut.into_iter().chain(wrong) {
+        let refused = import(&bench, &bytes, &Cancel::default()).unwrap_err();
+        assert_eq!(refused.code(), code, "{} bytes: {refused}", bytes.len());
+        let after = seen(&bench);
+        assert_eq!((after.fetched, &after.brought), (None, &before.brought));
+    }
+    // And it is none the worse for it.
+    assert_eq!(import(&bench, &good, &Cancel::default()).unwrap().len(), 1);
+}
+
+fn what_is_brought_and_stops_can_be_cancelled<B: Bench>() {
+    let bench = B::fresh();
+    let bytes = bench.archive();
+    let (from, mut to) = std::io::pipe().unwrap();
+    let cancel = Cancel::default();
+    std::thread::scope(|scope| {
+        let backend = bench.backend();
+        let taken = scope.spawn(|| backend.import(from.into(), &cancel));
+        // More than a pipe holds: when it is written, somebody reads.
+        to.write_all(&bytes[..bytes.len() - 10_000]).unwrap();
+        cancel.cancel();
+        assert_eq!(taken.join().unwrap(), Err(OsError::Stopped));
+    });
+    drop(to);
+    assert_eq!(import(&bench, &bytes, &cancel), Err(OsError::Stopped), "it was cancelled before");
+    assert_eq!(seen(&bench).brought, []);
+    assert_eq!(import(&bench, &bytes, &Cancel::default()).unwrap().len(), 1);
 }
 
 fn one_goes_back_by_the_same_way<B: Bench>() {
@@ -349,6 +424,9 @@ contract!(appliance: ApplianceBench, ignored "needs root and ostree"; [
     what_is_seen_is_the_same_until_something_happens,
     an_update_is_had_staged_and_started,
     what_does_not_pass_is_left_again,
+    what_is_brought_is_as_good_as_what_is_fetched,
+    what_is_brought_and_cut_or_not_to_be_trusted_changes_nothing,
+    what_is_brought_and_stops_can_be_cancelled,
     one_goes_back_by_the_same_way,
     a_download_that_is_cancelled_goes_on_from_there,
     whoever_is_cancelled_beforehand_does_nothing,
@@ -363,6 +441,9 @@ contract!(simulated: SimulatedBench; [
     what_is_seen_is_the_same_until_something_happens,
     an_update_is_had_staged_and_started,
     what_does_not_pass_is_left_again,
+    what_is_brought_is_as_good_as_what_is_fetched,
+    what_is_brought_and_cut_or_not_to_be_trusted_changes_nothing,
+    what_is_brought_and_stops_can_be_cancelled,
     one_goes_back_by_the_same_way,
     a_download_that_is_cancelled_goes_on_from_there,
     whoever_is_cancelled_beforehand_does_nothing,
@@ -386,6 +467,8 @@ fn what_is_no_system_of_ours_refuses_everything_with_its_reason() {
         let release = demonstration().releases.remove(0);
         assert_eq!(absent.inventory(), Err(refused.clone()));
         assert_eq!(absent.check(&cancel), Err(refused.clone()));
+        let nothing = std::io::pipe().unwrap().0;
+        assert_eq!(absent.import(nothing.into(), &cancel), Err(refused.clone()));
         let mut progress = |_| panic!("nothing is fetched");
         assert_eq!(absent.download(&release, true, &mut progress, &cancel), Err(refused.clone()));
         assert_eq!(absent.stage(&release, true, &cancel), Err(refused.clone()));

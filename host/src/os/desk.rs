@@ -18,6 +18,7 @@ use super::keep::{Keep, MAX_HISTORY, Past};
 use super::machine::step;
 use super::release::Digest;
 use super::state::{Action, Event, Notice, OsState, Phase, Verb, When, World};
+use super::upload::{Given, Upload};
 use super::{Cancel, OsBackend, OsError, Presence};
 
 /// News that a slow follower may be behind; then it misses the oldest.
@@ -103,6 +104,8 @@ struct Inside {
     history: VecDeque<Past>,
     /// What is to be done, each with what ends it.
     jobs: VecDeque<(Action, Cancel)>,
+    /// What somebody brings, until it is taken in.
+    given: Option<Given>,
     /// Ends what the thread does.
     cancel: Cancel,
     stopped: bool,
@@ -161,6 +164,7 @@ impl OsDesk {
                 state: kept.state,
                 history: kept.history.into(),
                 jobs: VecDeque::new(),
+                given: None,
                 cancel: Cancel::default(),
                 stopped: false,
             }),
@@ -222,6 +226,30 @@ impl OsDesk {
         Ok(self.view())
     }
 
+    /// Begins to take in what somebody brings in a file, of this length if that was said. May block as [`Self::ask`] may.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn import(&self, total_bytes: Option<u64>) -> Result<Upload, OsError> {
+        let verb = Verb::Import { total_bytes };
+        if let Presence::Absent { .. } = self.options().backend.presence() {
+            return Err(self.ask(verb).err().unwrap_or(OsError::NotReady));
+        }
+        let failed = |error: std::io::Error| OsError::Failed {
+            doing: "make a pipe for what is brought",
+            detail: error.to_string(),
+        };
+        let (upload, given) = Upload::new().map_err(failed)?;
+        self.worker.shared.happen_with(Event::Asked(verb), Some(given))?;
+        Ok(upload)
+    }
+
+    /// So much has come of what is being taken in, in bytes. May block as [`Self::ask`] may.
+    pub fn has_come(&self, done_bytes: u64) {
+        // What is not asked for is not refused, and a desk that is stopped tells nobody.
+        let _ = self.worker.shared.happen(Event::Progress { done_bytes });
+    }
+
     /// Applies what is staged; see [`Self::ask`].
     ///
     /// # Errors
@@ -266,6 +294,11 @@ impl Drop for Worker {
 impl Shared {
     /// Runs the machine: decides, writes down, and only then sets about doing it.
     fn happen(&self, event: Event) -> Result<(), OsError> {
+        self.happen_with(event, None)
+    }
+
+    /// The same, with what somebody brings.
+    fn happen_with(&self, event: Event, given: Option<Given>) -> Result<(), OsError> {
         // Before the lock: whoever says it may take its time.
         let streaming = match event {
             Event::Progress { .. } => Vec::new(),
@@ -303,6 +336,7 @@ impl Shared {
             tracing::warn!(%error, "what happened to an update could not be written down");
         }
         inside.state = state;
+        inside.given = given.or(inside.given.take());
         inside.history.extend(news);
         while inside.history.len() > MAX_HISTORY as usize {
             inside.history.pop_front();
@@ -345,7 +379,9 @@ impl Shared {
                 if looks_already || inside.jobs.len() >= MAX_JOBS {
                     return;
                 }
-                inside.jobs.push_back((job, Cancel::default()));
+                let given = inside.given.as_ref().filter(|_| job == Action::Import);
+                let cancel = given.map(|given| given.cancel.clone()).unwrap_or_default();
+                inside.jobs.push_back((job, cancel));
             }
         }
     }
@@ -365,6 +401,10 @@ impl Shared {
                 Next::Tick => Event::Tick,
                 Next::Watch => {
                     self.look_again();
+                    continue;
+                }
+                Next::Job(Action::Import, cancel) => {
+                    self.take_in(&cancel);
                     continue;
                 }
                 Next::Job(job, cancel) => match self.carry_out(job, &cancel) {
@@ -430,10 +470,28 @@ impl Shared {
             }
             Action::Reboot => Event::Restarted(backend.reboot(cancel)),
             Action::Look => Event::Seen(backend.inventory()),
-            Action::StopDownload | Action::Record(_) | Action::Announce(_) | Action::Refuse(_) => {
-                return None;
-            }
+            Action::Import
+            | Action::StopDownload
+            | Action::Record(_)
+            | Action::Announce(_)
+            | Action::Refuse(_) => return None,
         })
+    }
+
+    /// Takes in what somebody brings, and tells them what came of it when everybody can see it.
+    fn take_in(&self, cancel: &Cancel) {
+        let given = self.lock().given.take();
+        // A desk that was killed meanwhile has nothing, and says so when it begins.
+        let Some(Given { pipe, told, .. }) = given else { return };
+        let found = self.options.backend.import(pipe, cancel).map_err(|error| match error {
+            OsError::Stopped => OsError::Incomplete { detail: "it was stopped".to_owned() },
+            OsError::Unreachable { detail } => OsError::Incomplete { detail },
+            error => error,
+        });
+        let answer = found.as_ref().map(drop).map_err(Clone::clone);
+        let _ = self.happen(Event::Imported(found));
+        // Whoever brought it may be gone.
+        let _ = told.send(answer);
     }
 
     // A step replaces the state as a whole: a panic elsewhere leaves it as it was.
@@ -452,7 +510,9 @@ enum Next {
 fn lasting(mut state: OsState) -> OsState {
     state.inventory = None;
     match &mut state.phase {
-        Phase::Downloading { done_bytes, .. } => *done_bytes = 0,
+        Phase::Downloading { done_bytes, .. } | Phase::Importing { done_bytes, .. } => {
+            *done_bytes = 0;
+        }
         Phase::Countdown { ends_at, .. } => *ends_at = Timestamp::default(),
         Phase::Rebooting { since, .. } => *since = Timestamp::default(),
         _ => {}

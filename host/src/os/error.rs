@@ -167,6 +167,14 @@ pub enum OsError {
         /// What was found.
         detail: String,
     },
+    /// It did not come to its end.
+    #[error(
+        "the file did not come to its end ({detail}); nothing of it is kept and streaming goes on. Send it again"
+    )]
+    Incomplete {
+        /// What was found.
+        detail: String,
+    },
     /// It was asked to stop.
     #[error(
         "the download was stopped; what came is kept, and the next download goes on from there"
@@ -223,6 +231,7 @@ impl OsError {
             Self::ClockBehind { .. } => "clock-behind",
             Self::Unreachable { .. } => "unreachable",
             Self::Content { .. } => "content",
+            Self::Incomplete { .. } => "incomplete",
             Self::Stopped => "stopped",
             Self::Failed { .. } => "failed",
             Self::Store { .. } => "store",

@@ -33,6 +33,7 @@ pub fn step(mut state: OsState, event: Event, world: &World<'_>) -> (OsState, Ve
         Event::Seen(seen) => run.seen(seen),
         Event::Checked(found) => run.checked(found),
         Event::Progress { done_bytes } => run.progress(done_bytes),
+        Event::Imported(found) => run.imported(found),
         Event::Downloaded(result) => run.downloaded(result),
         Event::Staged(result) => run.staged(result),
         Event::Pinned(result) => run.pinned(result),
@@ -89,8 +90,15 @@ impl Run<'_> {
                 }
                 self.download(release, insist, &inventory);
             }
+            Verb::Import { total_bytes } => {
+                self.must_be_idle()?;
+                self.state.problem = None;
+                self.enter(Phase::Importing { done_bytes: 0, total_bytes });
+                self.act(Action::Import);
+            }
             Verb::StopDownload => {
-                if !matches!(self.state.phase, Phase::Downloading { .. }) {
+                if !matches!(self.state.phase, Phase::Downloading { .. } | Phase::Importing { .. })
+                {
                     return Err(OsError::NothingToCancel);
                 }
                 self.act(Action::StopDownload);

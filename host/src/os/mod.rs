@@ -23,7 +23,9 @@ pub mod simulated;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upload;
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ pub use state::{
     Action, BadMark, Banner, BannerKind, Cause, Entry, Event, MAX_BAD, MAX_PINNED, Notice, OsState,
     Phase, Plan, Told, Verb, What, When, World,
 };
+pub use upload::{MAX_ARCHIVE_BYTES, Upload};
 
 /// Whether this machine's system is ours to update.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,14 @@ pub trait OsBackend: Send + Sync {
     /// # Errors
     /// They cannot be reached, or are not to be trusted.
     fn check(&self, cancel: &Cancel) -> Result<Vec<Release>, OsError>;
+
+    /// Takes in what somebody brings in a file, which is read from a pipe to its end, and gives what may be had of it, in any
+    /// order. What was taken in is fetched by [`download`](Self::download) without asking anybody. What is cut, or not to be
+    /// trusted, leaves nothing, and is refused as soon as that can be seen.
+    ///
+    /// # Errors
+    /// [`OsError::Stopped`] when it was cancelled; or it is refused.
+    fn import(&self, archive: OwnedFd, cancel: &Cancel) -> Result<Vec<Release>, OsError>;
 
     /// Fetches a release as far as it is not there yet; `progress` is told how many bytes are, which never become fewer.
     /// What came before the end, whichever it is, is kept. With `insist` also one that did not pass here before.

@@ -312,6 +312,9 @@ pub struct Inventory {
     pub boot: String,
     /// The systems on the disk.
     pub deployments: Vec<Deployment>,
+    /// What may be had of what somebody brought in a file, as long as that is kept.
+    #[serde(default)]
+    pub brought: Vec<Release>,
     /// What was downloaded and not staged yet.
     pub fetched: Option<Fetched>,
     /// As much can be written, in bytes.

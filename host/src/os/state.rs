@@ -56,6 +56,14 @@ pub enum Phase {
         #[serde(skip)]
         done_bytes: u64,
     },
+    /// Taking in what somebody brings in a file.
+    Importing {
+        /// As much is there; not written down, because it begins anew.
+        #[serde(skip)]
+        done_bytes: u64,
+        /// As much it will be, if that was said.
+        total_bytes: Option<u64>,
+    },
     /// Making a deployment of what was fetched.
     Staging {
         /// Of what.
@@ -120,6 +128,7 @@ impl Phase {
             Self::Idle => "idle",
             Self::Checking => "checking for updates",
             Self::Downloading { .. } => "downloading an update",
+            Self::Importing { .. } => "reading an update that was brought",
             Self::Staging { .. } => "preparing an update",
             Self::Pinning { .. } => "pinning a version",
             Self::Following { .. } => "changing where updates come from",
@@ -271,6 +280,13 @@ pub enum Notice {
         /// As much it will be.
         total_bytes: u64,
     },
+    /// What somebody brings goes on to come.
+    Importing {
+        /// As much is there.
+        done_bytes: u64,
+        /// As much it will be, if that was said.
+        total_bytes: Option<u64>,
+    },
     /// A restart comes near.
     Countdown {
         /// Into which version.
@@ -324,7 +340,12 @@ pub enum Verb {
         /// Also if it did not pass here before.
         insist: bool,
     },
-    /// Stop fetching; what came is kept.
+    /// Take in what somebody brings in a file.
+    Import {
+        /// As much it will be, if that was said.
+        total_bytes: Option<u64>,
+    },
+    /// Stop fetching; what came is kept. Or stop taking in what somebody brings, of which nothing is.
     StopDownload,
     /// Make a deployment of what was fetched.
     Stage {
@@ -370,11 +391,13 @@ pub enum Event {
     Seen(Result<Inventory, OsError>),
     /// Releases were asked for.
     Checked(Result<Vec<Release>, OsError>),
-    /// A download goes on.
+    /// A download goes on, or what somebody brings.
     Progress {
         /// As much is there.
         done_bytes: u64,
     },
+    /// What somebody brought was taken in, or not.
+    Imported(Result<Vec<Release>, OsError>),
     /// A download ended.
     Downloaded(Result<Inventory, OsError>),
     /// A deployment was made, or not.
@@ -408,7 +431,9 @@ pub enum Action {
         /// Also if it did not pass here before.
         insist: bool,
     },
-    /// End the download that runs.
+    /// Take in what somebody brings; answered by [`Event::Progress`] and [`Event::Imported`].
+    Import,
+    /// End the download that runs, or what is being taken in.
     StopDownload,
     /// Make a deployment; answered by [`Event::Staged`].
     Stage {

@@ -20,3 +20,4 @@ mod prepared;
 mod process;
 mod rig;
 mod table;
+mod upload;

@@ -10,7 +10,8 @@ use punktfunk_host::access::{Access, Scope, Scopes};
 use punktfunk_host::identity::ConsoleIdentity;
 use punktfunk_host::listen::Inherited;
 use punktfunk_host::mgmt::{
-    About, Claimed, Credentials, HostNames, HttpsLimits, HttpsOptions, HttpsServer, Startup, Who,
+    About, Basics, Claimed, Credentials, HostNames, HttpsLimits, HttpsOptions, HttpsServer,
+    Startup, Who,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
@@ -57,6 +58,8 @@ pub(crate) struct Making {
     pub(crate) inherited: Vec<Inherited>,
     /// The owner's room, in the place of somebody who knows simple words.
     pub(crate) access: Option<Access>,
+    /// What needs no host that is complete.
+    pub(crate) basics: Option<Basics>,
 }
 
 impl Default for Making {
@@ -67,6 +70,7 @@ impl Default for Making {
             limits: HttpsLimits::default(),
             inherited: Vec::new(),
             access: None,
+            basics: None,
         }
     }
 }
@@ -98,6 +102,9 @@ impl Rig {
         });
         if let Some(access) = making.access {
             startup = startup.with_access(access);
+        }
+        if let Some(basics) = making.basics {
+            startup = startup.with_basics(basics);
         }
         let options = HttpsOptions {
             listen: Ipv4Addr::LOCALHOST.into(),

@@ -59,6 +59,7 @@ const TABLE: &[(&str, &str)] = &[
     ("GET /openapi.json", "claimed"),
     ("GET /os", "view"),
     ("POST /os/apply", "system"),
+    ("POST /os/archive", "system"),
     ("POST /os/apply/cancel", "system"),
     ("PUT /os/channel", "system"),
     ("POST /os/check", "system"),

@@ -1,15 +1,17 @@
-//! `punktfunk-update`: root's service for updates on the system bus.
+//! `punktfunk-update`: root's service for updates on the system bus, and who hands a file over to it.
 
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use punktfunk_os::verbs::Site;
 use punktfunk_os::{calendar, files};
 use punktfunk_update::engine::{Engine, Settings};
+use punktfunk_update::service::bring::bring;
 use punktfunk_update::service::{Options, serve};
 use punktfunk_update::statement::keys;
 use punktfunk_update::transport::{Patience, Registry, Source};
@@ -23,10 +25,12 @@ const OS_RELEASE: &str = "/usr/lib/os-release";
 /// No such file is longer, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// Root's service for updates; the bus starts it when somebody asks
+/// Root's service for updates; without a verb it serves, and the bus starts it when somebody asks
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// Where releases come from, such as ghcr.io/punktfunk/box, instead of what the files say
     #[arg(long, value_name = "REGISTRY/NAME")]
     registry: Option<String>,
@@ -41,6 +45,12 @@ struct Arguments {
     idle: u64,
 }
 
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Hand the file on standard input over to the service, as an update for a box without a network
+    Import,
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,7 +61,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Arguments { registry, keys, bus, idle }: Arguments) -> anyhow::Result<()> {
+fn run(Arguments { verb, registry, keys, bus, idle }: Arguments) -> anyhow::Result<()> {
+    if let Some(Verb::Import) = verb {
+        let file = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let brought = bring(bus.as_deref(), file.into())?;
+        let _ = writeln!(std::io::stdout(), "the update was taken: {brought}");
+        return Ok(());
+    }
     let site = Site::new(None, None)?;
     let clock = Box::new(calendar::now);
     let settings = Settings { keys, flavour: flavour()?, clock, registry: source(registry) };

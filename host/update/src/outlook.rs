@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Offer;
 use crate::name::{Channel, Commit, Version};
 
 /// What it is called in the folder in which everybody is told what there is.
@@ -30,6 +31,8 @@ pub struct Outlook {
     pub fetched: Option<Fetched>,
     /// What is in OSTree's repository and waits to be applied.
     pub staged: Option<Staged>,
+    /// What may be had of what somebody brought in a file, as long as that is kept.
+    pub brought: Vec<Offer>,
     /// What somebody ought to know, a sentence each.
     pub remarks: Vec<String>,
 }

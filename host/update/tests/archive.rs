@@ -11,7 +11,7 @@ use punktfunk_update::error::UpdateError;
 use punktfunk_update::name::{BlobDigest, Channel};
 use punktfunk_update::statement::MAX_ENVELOPE_BYTES;
 use punktfunk_update::transport::{
-    Archive, BLOBS, Cancel, ENVELOPE, Limits, Source, Store, Wanted,
+    Archive, BLOBS, Cancel, ENVELOPE, Expected, Limits, Source, Store, Wanted,
 };
 
 mod support;
@@ -19,6 +19,11 @@ mod support;
 use support::made::{Made, noise, repository, tar};
 
 const LIMITS: Limits = Limits { max_bytes: 1 << 20, keep_free_bytes: 0 };
+
+/// Whatever is stated is believed.
+fn all(_: &[u8]) -> Result<Expected, UpdateError> {
+    Ok(Expected { least_bytes: 0, most_bytes: u64::MAX })
+}
 
 struct Desk {
     folder: tempfile::TempDir,
@@ -40,6 +45,7 @@ impl Desk {
             File::open(&given).unwrap().into(),
             &self.path(),
             limits,
+            &mut all,
             &Cancel::default(),
         )
     }
@@ -82,7 +88,7 @@ fn a_release_comes_out_of_an_archive() {
     let (read, mut write) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || write.write_all(&bytes).unwrap());
-        Archive::take_in(read.into(), &desk.path(), LIMITS, &cancel).unwrap();
+        Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel).unwrap();
     });
     assert!(desk.take_in(b"no", LIMITS).is_err());
     let archive = Archive::open(&desk.path()).unwrap();
@@ -193,13 +199,14 @@ fn it_takes_no_more_room_than_it_may() {
     let (read, mut write) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || while write.write_all(&[0; 4096]).is_ok() {});
-        let taken = Archive::take_in(read.into(), &desk.path(), LIMITS, &Cancel::default());
+        let taken =
+            Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &Cancel::default());
         assert!(matches!(taken, Err(UpdateError::Content { .. })));
     });
     assert!(desk.is_clean());
     for path in ["/dev/zero", "/"] {
         let from = OwnedFd::from(File::open(path).unwrap());
-        let taken = Archive::take_in(from, &desk.path(), LIMITS, &Cancel::default());
+        let taken = Archive::take_in(from, &desk.path(), LIMITS, &mut all, &Cancel::default());
         assert!(matches!(taken, Err(UpdateError::Content { .. })), "{path}");
     }
     assert!(desk.is_clean());
@@ -234,7 +241,8 @@ fn who_gives_nothing_is_not_waited_for_when_it_is_stopped() {
     let cancel = Cancel::default();
     let (read, mut write) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
-        let taken = scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &cancel));
+        let taken =
+            scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel));
         write.write_all(&[0; 100]).unwrap();
         cancel.cancel();
         assert_eq!(taken.join().unwrap().unwrap_err(), UpdateError::Stopped);

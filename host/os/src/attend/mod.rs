@@ -8,15 +8,16 @@
 //! must hold. No line makes root open a path of the daemon's choosing or run a program.
 //!
 //! - [`machine`]: what follows from what, purely.
-//! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] reads reset files, and
-//!   [`used`] knows those that were used.
+//! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] looks for reset files and updates;
+//!   [`used`] knows the reset files that were used, [`bring`] has an update handed over.
 //! - [`owner`]: the owner's key on the disk, [`vouch`]: whether it vouches for another.
 //! - [`note`]: the claim on the stick and on the screens, [`show`]: when. [`serve`] waits for all of it in one place.
 //!
 //! What is proved and how stands in [`crate::proof`].
 //!
-//! Deliberately absent: power (the daemon asks logind), updates, and reading back anything but the key and its salt.
+//! Deliberately absent: power (the daemon asks logind), what an update is, and reading back anything but the key and its salt.
 
+pub mod bring;
 pub mod button;
 pub mod machine;
 pub mod note;

@@ -3,7 +3,7 @@
 //! One connection of the daemon's matters at a time; a newer one takes the place of an older. A line that is too long
 //! or cannot be read ends the connection that sent it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -16,11 +16,12 @@ use rustix::net::sockopt::{socket_acceptconn, socket_peercred};
 
 use zeroize::Zeroizing;
 
+use super::bring::Bringing;
 use super::button::{self, Button};
 use super::machine::{Attendant, Do};
 use super::press::{Meaning, Presses};
 use super::show::Showing;
-use super::stick::{self, Arrival, Arrivals};
+use super::stick::{self, Arrival, Arrivals, Found};
 use super::used::Used;
 use super::vouch::{Kept, Nonce};
 use super::{FromDaemon, FromRoot, MAX_LINE_BYTES, Presence, note, owner};
@@ -77,6 +78,8 @@ pub struct Site<'a> {
     pub daemon_uid: u32,
     /// The kernel's name for this start of the machine; empty if it cannot be read, and then nobody counts as there.
     pub boot_id: String,
+    /// Who hands over the update that a stick brings, usually [`super::bring::WORDS`].
+    pub bring: Vec<String>,
     /// Notes that somebody was at the machine.
     pub present: &'a mut dyn FnMut(),
 }
@@ -144,6 +147,8 @@ pub struct Attending<'a> {
     showing: Showing,
     /// When it was last looked at what has happened, since the start.
     looked: Duration,
+    /// The update that a stick brings, while it is handed over.
+    bringing: Option<Bringing>,
 }
 
 impl<'a> Attending<'a> {
@@ -172,6 +177,7 @@ impl<'a> Attending<'a> {
             used,
             showing: Showing::default(),
             looked: since_start(),
+            bringing: None,
         };
         attending.erase();
         Ok(attending)
@@ -187,7 +193,8 @@ impl<'a> Attending<'a> {
         listener: &UnixListener,
         arrivals: Option<&Arrivals>,
     ) -> Result<(), ServeError> {
-        let deadlines = [self.presses.deadline(), self.showing.deadline()];
+        let bringing = self.bringing.as_ref().map(Bringing::deadline);
+        let deadlines = [self.presses.deadline(), self.showing.deadline(), bringing];
         let timeout = deadlines.into_iter().flatten().min().map(|deadline| {
             let left = deadline.saturating_sub(since_start());
             // A whole millisecond more, so that it has passed when it is looked.
@@ -199,6 +206,8 @@ impl<'a> Attending<'a> {
             fds.extend(self.buttons.iter().map(fd));
             fds.extend(self.talk.iter().map(|talk| fd(&talk.stream)));
             fds.extend(arrivals.map(fd));
+            // Last: that it has ended wakes, and is looked at each time.
+            fds.extend(self.bringing.iter().map(fd));
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(io("wait")(error.into())),
@@ -218,6 +227,9 @@ impl<'a> Attending<'a> {
         }
         if let Some(arrivals) = arrivals.filter(|_| ready.next() == Some(true)) {
             self.read_arrivals(arrivals);
+        }
+        if self.bringing.as_mut().is_some_and(|bringing| bringing.is_over(now())) {
+            self.bringing = None;
         }
         self.show();
         Ok(())
@@ -324,11 +336,36 @@ impl<'a> Attending<'a> {
             self.look_for_buttons();
         }
         for name in names {
-            match stick::reset_file(&name, Path::new(STICK)) {
+            match stick::look(&name, Path::new(STICK)) {
                 Ok(None) => {}
-                Ok(Some(digest)) => self.reset_file(digest),
+                Ok(Some(found)) => self.found(&name, found),
                 Err(error) => complain!("{name}: {error}"),
             }
+        }
+    }
+
+    fn found(&mut self, name: &str, found: Found) {
+        match found.reset {
+            Ok(None) => {}
+            Ok(Some(digest)) => self.reset_file(digest),
+            Err(error) => complain!("{name}: {}: {error}", stick::NAME),
+        }
+        match found.update {
+            Ok(None) => {}
+            Ok(Some(file)) => self.bring(file),
+            Err(error) => complain!("{name}: {}: {error}", stick::UPDATE),
+        }
+    }
+
+    /// One at a time: whoever plugs in another stick meanwhile does so again.
+    fn bring(&mut self, file: File) {
+        if self.bringing.is_some() {
+            complain!("an update on a stick is left, because another one is being handed over");
+            return;
+        }
+        match Bringing::begin(&self.site.bring, file, now()) {
+            Ok(bringing) => self.bringing = Some(bringing),
+            Err(error) => complain!("an update on a stick could not be handed over: {error}"),
         }
     }
 

@@ -1,11 +1,12 @@
-//! Reset files: a stick is plugged in, a file of a known name on it is read, and its digest is said.
+//! Sticks: one is plugged in, and files of known names on it are looked for. Of a reset file the digest is said; an update
+//! is opened for [`super::bring`].
 //!
 //! Only a removable partition that appears while the machine runs is looked at, only if it begins as FAT does, and only
 //! with the one file system that a stranger's bytes then meet: mounted read-only, without setuid bits, device files and
-//! programs, in mounts of this process alone. No link is followed, no more is read than a reset file can hold, and the
-//! stick is let go at once.
+//! programs, in mounts of this process alone. No link is followed, no more is read here than a reset file can hold, and the
+//! stick is let go at once; the kernel holds it for as long as an update on it is open.
 //!
-//! Deliberately absent: what is in the file. It counts by its digest, once: [`super::used`] keeps which were used.
+//! Deliberately absent: what is in the files. A reset file counts by its digest, once: [`super::used`] keeps which were used.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -20,8 +21,11 @@ use nix::sys::socket::{
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
-/// The file on the stick.
+/// The file on the stick that says that somebody is there.
 pub const NAME: &str = "punktfunk-reset.txt";
+
+/// The file on the stick that is an update of the system.
+pub const UPDATE: &str = "punktfunk-update.tar";
 
 /// It is never longer, in bytes.
 const MAX_BYTES: u64 = 4096;
@@ -105,8 +109,17 @@ impl AsFd for Arrivals {
     }
 }
 
-/// The digest of the reset file on a device that appeared, if it is a stick with one.
-pub fn reset_file(name: &str, folder: &Path) -> io::Result<Option<String>> {
+/// What is on a stick.
+#[derive(Debug)]
+pub struct Found {
+    /// The digest of the reset file, if there is one.
+    pub reset: io::Result<Option<String>>,
+    /// The update, if there is one.
+    pub update: io::Result<Option<File>>,
+}
+
+/// What is on a device that appeared; nothing if it is no stick.
+pub fn look(name: &str, folder: &Path) -> io::Result<Option<Found>> {
     let device = Path::new("/dev").join(name);
     let entry = fs::canonicalize(Path::new("/sys/class/block").join(name))?;
     if !is_removable(&entry) || is_mounted(&entry)? {
@@ -118,11 +131,16 @@ pub fn reset_file(name: &str, folder: &Path) -> io::Result<Option<String>> {
         return Ok(None);
     }
     let mounted = Mounted::new(&device, folder)?;
-    let digest = digest_of(&mounted.0.join(NAME));
+    let reset = if_there(digest_of(&mounted.0.join(NAME)));
+    let update = if_there(open(&mounted.0.join(UPDATE)));
     drop(mounted);
-    match digest {
+    Ok(Some(Found { reset, update }))
+}
+
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        digest => digest.map(Some),
+        found => found.map(Some),
     }
 }
 
@@ -141,16 +159,21 @@ fn is_mounted(entry: &Path) -> io::Result<bool> {
     Ok(mounts.lines().any(|line| line.split(' ').nth(2) == Some(number.as_str())))
 }
 
-/// The SHA-256 of a small file.
-fn digest_of(path: &Path) -> io::Result<String> {
+/// A file and nothing else, to be read.
+fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
+    Ok(file)
+}
+
+/// The SHA-256 of a small file.
+fn digest_of(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.is_empty() || bytes.len() as u64 > MAX_BYTES {
         return Err(io::Error::other(format!("a reset file has 1 to {MAX_BYTES} bytes")));
     }
@@ -244,6 +267,30 @@ mod tests {
         assert!(digest_of(&path).is_err());
         fs::write(&path, "").unwrap();
         assert!(digest_of(&path).is_err());
+    }
+
+    #[test]
+    fn only_a_plain_file_is_an_update() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(UPDATE);
+        assert!(if_there(open(&path)).unwrap().is_none());
+        fs::write(&path, vec![b'x'; 10_000]).unwrap();
+        assert_eq!(if_there(open(&path)).unwrap().unwrap().metadata().unwrap().len(), 10_000);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        // Nobody writes to the pipe, and nobody is waited for.
+        for wrong in [link.as_path(), folder.path(), &pipe] {
+            assert!(if_there(open(wrong)).is_err(), "{}", wrong.display());
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Site;
-use crate::attend::{note, serve};
+use crate::attend::{bring, note, serve};
 use crate::status::{self, Status};
 
 /// The daemon's user.
@@ -22,6 +22,7 @@ pub fn attend(site: &Site) -> anyhow::Result<()> {
         esp: site.place.esp.clone(),
         screens: note::SCREENS.iter().map(PathBuf::from).collect(),
         daemon_uid: DAEMON_UID,
+        bring: bring::WORDS.map(str::to_owned).to_vec(),
         boot_id: crate::facts::read_boot_id(Path::new("/")),
         present: &mut present,
     };

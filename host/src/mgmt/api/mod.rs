@@ -4,6 +4,7 @@
 //! pool. Every route is added with [`allow`](super::guard::allow), which says who may call it.
 
 mod apps;
+mod archive;
 pub(super) mod audit;
 mod backup;
 mod claim;
@@ -97,6 +98,7 @@ fn routes() -> OpenApiRouter<Startup> {
         .merge(openapi::routes())
         .merge(selftest::routes())
         .merge(os::routes())
+        .merge(archive::routes())
         .merge(power::routes())
         .merge(proof::routes());
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", areas)
@@ -192,6 +194,25 @@ where
 {
     let limits = (DefaultBodyLimit::max(max_bytes), Extension(Larger(max_bytes)));
     (schemas, paths, router.layer(limits))
+}
+
+/// A body that its route reads itself, piece by piece.
+#[derive(Clone, Copy)]
+struct Streamed;
+
+/// Whether the body of this request is left to its route.
+pub(super) fn is_streamed(request: &Request) -> bool {
+    request.extensions().get::<Streamed>().is_some()
+}
+
+/// Guarded routes that read the bodies of their requests themselves, and see to it that their callers are who they were
+/// when all has come. One that says beforehand that it is larger than so many bytes is refused.
+pub(super) fn streamed<S>(max_bytes: usize, routes: UtoipaMethodRouter<S>) -> UtoipaMethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let (schemas, paths, router) = sized(max_bytes, routes);
+    (schemas, paths, router.layer(Extension(Streamed)))
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -314,7 +314,7 @@ impl Door {
             stays: stays.clone(),
             place,
         };
-        let stream = Patient::new(stream, limits.stall);
+        let stream = Patient::new(stream, limits.stall, &stays);
         match speak {
             Speak::Redirect(redirect) => {
                 let service = service_fn(|request: Request<Incoming>| {

@@ -28,6 +28,7 @@ pub const CODES: &[&str] = &[
     "fixed-by-file",
     "forbidden",
     "foreign-origin",
+    "incomplete",
     "login-needed",
     "malformed",
     "malformed-name",

@@ -219,6 +219,18 @@ pub enum OsPhase {
         #[schema(maximum = 100)]
         percent: u8,
     },
+    /// Reading one that somebody sends in a file.
+    Importing {
+        /// As much has come.
+        done_bytes: u64,
+        /// As much it will be, if that was said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        total_bytes: Option<u64>,
+        /// How much of it that is; only the last byte makes it 100.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(maximum = 100)]
+        percent: Option<u8>,
+    },
     /// Preparing one.
     Staging {
         /// Which.
@@ -387,10 +399,10 @@ pub struct OsNews {
     pub running: Option<String>,
     /// Why, for the owner.
     pub reason: String,
-    /// With `update.progress`: as much is there.
+    /// With `update.progress`: as much is there; without a `version`, of a file that somebody sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_bytes: Option<u64>,
-    /// With `update.progress`: as much it will be.
+    /// With `update.progress`: as much it will be, if that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
     /// With `update.progress`: how much of it that is.

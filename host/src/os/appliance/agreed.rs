@@ -5,6 +5,7 @@ use std::path::Path;
 
 use punktfunk_os::status::{self, Attempt, Bad, Check, Counted, Deployment, Status};
 
+use punktfunk_update::engine::{LIMITS, Offer};
 use punktfunk_update::error::UpdateError;
 use punktfunk_update::name::{self, Commit};
 use punktfunk_update::outlook::{self, Outlook};
@@ -12,7 +13,7 @@ use punktfunk_update::outlook::{self, Outlook};
 use super::{refused, tests};
 use crate::os::release::{self, Inventory, Outcome, Version};
 use crate::os::state::MAX_BAD;
-use crate::os::{OsBackend as _, OsError};
+use crate::os::{MAX_ARCHIVE_BYTES, OsBackend as _, OsError};
 
 const BOOTED: char = 'b';
 
@@ -69,6 +70,7 @@ fn both_mean_the_same_file() {
     assert_eq!(Path::new(super::FOLDER).join(super::OUTLOOK), Path::new(outlook::PATH));
     let limits = (status::MAX_ATTEMPTS, status::MAX_LOG_LINES);
     assert_eq!(limits, (release::MAX_ATTEMPTS, release::MAX_LOG_LINES));
+    assert_eq!(LIMITS.max_bytes, MAX_ARCHIVE_BYTES);
 }
 
 #[test]
@@ -181,6 +183,16 @@ fn what_is_said_of_updates_is_understood() {
             version: name::Version::new(0, 3, 0),
             made_at: 3,
         }),
+        brought: vec![Offer {
+            version: name::Version::new(0, 5, 0),
+            commit: commit(5),
+            made_at: 5,
+            expires_at: 6,
+            size_bytes: 7,
+            minimum: name::Version::new(0, 1, 0),
+            changes: vec!["c".to_owned()],
+            channel: name::Channel::Next,
+        }],
         remarks: vec!["r".to_owned()],
     };
     let folder = tempfile::tempdir().unwrap();
@@ -193,6 +205,17 @@ fn what_is_said_of_updates_is_understood() {
         (told.newest_manifest_at, told.remarks.as_slice()),
         (7, ["r".to_owned()].as_slice())
     );
+    let brought = release::Release {
+        version: Version::new(0, 5, 0),
+        digest: release::Digest([5; 32]),
+        made_at: 5,
+        expires_at: 6,
+        size_bytes: 7,
+        minimum: Version::new(0, 1, 0),
+        changes: vec!["c".to_owned()],
+        channel: release::Channel::Next,
+    };
+    assert_eq!(told.brought, [brought]);
     let fetched = told.fetched.unwrap();
     assert_eq!((fetched.digest.0, fetched.done_bytes, fetched.total_bytes), ([4; 32], 1, 2));
     let staged = told.staged().unwrap();

@@ -21,6 +21,7 @@ mod refused;
 mod tests;
 mod word;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -139,10 +140,15 @@ impl OsBackend for Appliance {
         let doing = "check for updates";
         let question = Question { method: "Check", doing, limit: QUICK };
         let answer: String = self.bus.ask(question, &(), "", &mut |_, _| {}, cancel)?;
-        outlook::releases(&answer).map_err(|why| {
-            let detail = format!("the answer of the box's own program is not understood: {why}");
-            OsError::Failed { doing, detail }
-        })
+        outlook::releases(&answer).map_err(|why| not_understood(doing, &why))
+    }
+
+    fn import(&self, archive: OwnedFd, cancel: &Cancel) -> Result<Vec<Release>, OsError> {
+        let doing = "take in what was brought";
+        let question = Question { method: "ImportArchive", doing, limit: SLOW };
+        let body = (zbus::OwnedFd::from(archive),);
+        let answer: String = self.bus.ask(question, &body, "", &mut |_, _| {}, cancel)?;
+        outlook::releases(&answer).map_err(|why| not_understood(doing, &why))
     }
 
     fn download(
@@ -194,6 +200,11 @@ impl OsBackend for Appliance {
         let cancel = Cancel::default();
         self.bus.ask(question, &channel.to_string(), "", &mut |_, _| {}, &cancel)
     }
+}
+
+fn not_understood(doing: &'static str, why: &str) -> OsError {
+    let detail = format!("the answer of the box's own program is not understood: {why}");
+    OsError::Failed { doing, detail }
 }
 
 /// As much of a whole as `done` is of `total`. The two are the same unless root's program counts otherwise.

@@ -21,6 +21,7 @@ pub(super) struct Outlook {
     newest_made_at: u64,
     fetched: Option<Fetched>,
     staged: Option<Deployment>,
+    brought: Vec<Release>,
     remarks: Vec<String>,
 }
 
@@ -32,6 +33,7 @@ struct Said {
     newest_made_at: u64,
     fetched: Option<SaidFetched>,
     staged: Option<SaidStaged>,
+    brought: Vec<Value>,
     remarks: Vec<String>,
 }
 
@@ -88,6 +90,7 @@ impl Outlook {
             newest_made_at: said.newest_made_at,
             fetched: said.fetched.and_then(fetched),
             staged: said.staged.and_then(staged),
+            brought: understood(said.brought),
             remarks: remarks(&said.remarks),
         })
     }
@@ -103,6 +106,7 @@ impl Outlook {
         inventory.floor = self.floor.unwrap_or(inventory.floor);
         inventory.newest_manifest_at = self.newest_made_at;
         inventory.fetched = self.fetched;
+        inventory.brought = self.brought;
         let has_room = inventory.deployments.len() < MAX_DEPLOYMENTS;
         let is_new = |one: &Deployment| has_room && inventory.deployment(one.digest).is_none();
         if let Some(staged) = self.staged.filter(is_new) {
@@ -117,7 +121,10 @@ impl Outlook {
 /// # Errors
 /// Why it is no list, as a part of a sentence.
 pub(super) fn releases(answer: &str) -> Result<Vec<Release>, String> {
-    let said: Vec<Value> = serde_json::from_str(answer).map_err(|e| bounded(&e.to_string()))?;
+    serde_json::from_str(answer).map(understood).map_err(|e| bounded(&e.to_string()))
+}
+
+fn understood(said: Vec<Value>) -> Vec<Release> {
     let release = |said: Value| {
         let said: SaidRelease = serde_json::from_value(said).ok()?;
         let release = Release {
@@ -132,5 +139,5 @@ pub(super) fn releases(answer: &str) -> Result<Vec<Release>, String> {
         };
         Some(release.bounded())
     };
-    Ok(said.into_iter().filter_map(release).take(MAX_RELEASES).collect())
+    said.into_iter().filter_map(release).take(MAX_RELEASES).collect()
 }

@@ -112,6 +112,7 @@ pub(super) fn parse(bytes: &[u8], staged: Option<Digest>) -> Result<Inventory, S
     Ok(Inventory {
         boot: bounded(&word.boot_id),
         deployments: deployments(&word.deployments, staged)?,
+        brought: Vec::new(),
         fetched: None,
         free_bytes: word.free_bytes,
         floor: Version::new(0, 0, 0),

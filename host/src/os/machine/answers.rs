@@ -7,6 +7,9 @@ use crate::os::policy;
 use crate::os::release::{Digest, Inventory, MAX_RELEASES, Release, Version};
 use crate::os::state::{Action, BadMark, MAX_BAD, Notice, Phase, What};
 
+/// So often it is told how far something is whose end nobody has said, in bytes.
+const STEP_BYTES: u64 = 16 << 20;
+
 /// What the backend answers.
 impl Run<'_> {
     pub(super) fn seen(&mut self, seen: Result<Inventory, OsError>) {
@@ -20,6 +23,7 @@ impl Run<'_> {
             Err(error) if first => self.tell_problem(&error),
             Err(_) => {}
         }
+        self.notice_brought();
     }
 
     /// Keeps an inventory, unless it says what cannot be.
@@ -58,11 +62,51 @@ impl Run<'_> {
             return;
         }
         self.enter(Phase::Idle);
-        let Some(inventory) = self.state.inventory.clone() else { return };
-        let mut found = match found {
-            Ok(found) => found,
-            Err(error) => return self.check_failed(&error),
+        match found {
+            Ok(found) => self.found(found),
+            Err(error) => self.check_failed(&error),
+        }
+    }
+
+    pub(super) fn imported(&mut self, found: Result<Vec<Release>, OsError>) {
+        if !matches!(self.state.phase, Phase::Importing { .. }) {
+            return;
+        }
+        self.enter(Phase::Idle);
+        match found {
+            Ok(found) => self.found(found),
+            Err(error) => {
+                let sentence = format!("What was brought was not taken: {error}.");
+                self.record(What::Failed, None, sentence, Some(error.to_string()));
+                self.tell_problem(&error);
+            }
+        }
+        // What it takes of the disk, only the backend knows.
+        self.act(Action::Look);
+    }
+
+    /// Somebody plugged in a stick, of which the backend took what is on it: it is offered like what was checked for, unless
+    /// something newer is.
+    pub(super) fn notice_brought(&mut self) {
+        let Some(inventory) = &self.state.inventory else { return };
+        if self.state.phase != Phase::Idle || inventory.brought.is_empty() {
+            return;
+        }
+        let brought = inventory.brought.clone();
+        let choice = policy::choose(brought.clone(), inventory, &self.state.bad);
+        let known = self.state.offered.as_ref().map(|release| release.version);
+        let is_news = |release: &Release| {
+            inventory.deployment(release.digest).is_none() && Some(release.version) > known
         };
+        if choice.offered.as_ref().is_some_and(is_news) {
+            self.found(brought);
+            self.act(Action::Announce(Notice::Changed));
+        }
+    }
+
+    /// Chooses what is offered of what may be had.
+    fn found(&mut self, mut found: Vec<Release>) {
+        let Some(inventory) = self.state.inventory.clone() else { return };
         found.truncate(MAX_RELEASES);
         let found = found.into_iter().map(Release::bounded).collect();
         let choice = policy::choose(found, &inventory, &self.state.bad);
@@ -108,6 +152,19 @@ impl Run<'_> {
     }
 
     pub(super) fn progress(&mut self, now_bytes: u64) {
+        if let Phase::Importing { done_bytes, total_bytes } = &mut self.state.phase {
+            let notice = Notice::Importing { done_bytes: now_bytes, total_bytes: *total_bytes };
+            let step = |bytes: u64| match *total_bytes {
+                Some(total) => u64::from(percent(bytes, total)),
+                None => bytes / STEP_BYTES,
+            };
+            let is_news = step(now_bytes) != step(*done_bytes);
+            *done_bytes = now_bytes;
+            if is_news {
+                self.act(Action::Announce(notice));
+            }
+            return;
+        }
         let Phase::Downloading { release, done_bytes } = &mut self.state.phase else { return };
         let total_bytes = release.size_bytes;
         let percent = |bytes: u64| percent(bytes, total_bytes);

@@ -98,6 +98,11 @@ impl Run<'_> {
                 self.forget_offers();
                 self.enter(Phase::Idle);
             }
+            Phase::Importing { .. } => {
+                let detail = "the host ended meanwhile".to_owned();
+                self.enter(Phase::Idle);
+                self.tell_problem(&OsError::Incomplete { detail });
+            }
             Phase::Idle | Phase::Checking | Phase::Pinning { .. } | Phase::Verifying { .. } => {
                 self.enter(Phase::Idle);
             }

@@ -7,12 +7,14 @@
 //!
 //! Deliberately absent: signatures. What cannot be installed needs none; a script says when one is to be wrong.
 
+mod archive;
 mod file;
 mod power;
 mod script;
 mod scripted;
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use super::release::{
 use super::{Cancel, OsBackend, OsError, Presence};
 use crate::clock;
 
+pub use archive::archive;
 pub use file::DiskFile;
 pub use power::SimulatedPower;
 pub use script::{Call, How, Mishap, Pace, Script, Verdict, demonstration, digest};
@@ -179,6 +182,7 @@ impl Disk {
         Inventory {
             boot: self.boot.to_string(),
             deployments: self.systems.iter().map(deployment).collect(),
+            brought: Vec::new(),
             fetched: self.fetched,
             free_bytes: self.free_bytes,
             floor: self.floor,
@@ -239,6 +243,14 @@ impl Simulated {
         self.keep(disk)
     }
 
+    /// What can be had, if this version is among it.
+    fn releases_of(&self, version: Version) -> Result<Vec<Release>, OsError> {
+        let inside = self.lock();
+        let found = inside.script.releases.iter().find(|release| release.version == version);
+        let detail = format!("the script knows no version {version}");
+        found.map(|release| vec![release.clone()]).ok_or(OsError::Signature { detail })
+    }
+
     fn mishap(&self, call: Call, bytes: u64, cancel: &Cancel) -> Result<(), OsError> {
         let due = self.lock().script.due(call, bytes);
         match due {
@@ -295,6 +307,17 @@ impl OsBackend for Simulated {
             inside.disk.channel == Channel::Next || release.channel == Channel::Stable
         };
         Ok(inside.script.releases.iter().filter(is_for).cloned().collect())
+    }
+
+    fn import(&self, archive: OwnedFd, cancel: &Cancel) -> Result<Vec<Release>, OsError> {
+        let mut taken = archive::Taken::default();
+        archive::read(&archive, cancel, &mut |piece| {
+            taken.more(piece)?;
+            self.mishap(Call::Import, taken.bytes(), cancel)?;
+            // Who made it is asked before the rest has come.
+            taken.version().map_or(Ok(()), |version| self.releases_of(version).map(drop))
+        })?;
+        self.releases_of(taken.whole()?)
     }
 
     fn download(

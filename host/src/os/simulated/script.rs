@@ -15,6 +15,8 @@ pub enum Call {
     Inventory,
     /// Ask for releases.
     Check,
+    /// Take in what somebody brings.
+    Import,
     /// Fetch one.
     Download,
     /// Make a deployment.
@@ -45,7 +47,7 @@ pub struct Mishap {
     pub call: Call,
     /// How.
     pub how: How,
-    /// A download does so once it has as many bytes; of no meaning elsewhere.
+    /// A download does so once it has as many bytes, and so does what somebody brings; of no meaning elsewhere.
     pub after_bytes: u64,
     /// As many times; `u32::MAX` is for ever.
     pub times: u32,

@@ -173,8 +173,17 @@ mod tests {
 
     #[test]
     fn every_call_fails_in_every_way_and_every_version_comes_to_any_end() {
-        let calls =
-            ["inventory", "check", "download", "stage", "arrange-boot", "reboot", "pin", "follow"];
+        let calls = [
+            "inventory",
+            "check",
+            "import",
+            "download",
+            "stage",
+            "arrange-boot",
+            "reboot",
+            "pin",
+            "follow",
+        ];
         for call in calls {
             for how in [
                 "stalls",

@@ -264,9 +264,27 @@ impl Rig {
 
     /// One file of what is stated of a channel and of the release that was published last, for a stick.
     pub fn archive(&self, channel: Channel) -> PathBuf {
+        self.archive_with(&self.envelope(channel))
+    }
+
+    /// The same, of another release.
+    pub fn archive_of(&self, channel: Channel, commit: Commit) -> PathBuf {
+        releases::encapsulate(self.folder.path(), commit);
+        self.archive(channel)
+    }
+
+    /// The same, behind whatever envelope.
+    pub fn archive_with(&self, envelope: &[u8]) -> PathBuf {
         let path = self.path("stick.tar");
-        releases::archive(self.folder.path(), &self.envelope(channel), &path);
+        releases::archive(self.folder.path(), envelope, &path);
         path
+    }
+
+    /// The envelope of a channel, signed by a key that nobody trusts.
+    pub fn strangers_envelope(&self, channel: Channel) -> Vec<u8> {
+        let text = serde_json::to_string(&self.statements[&channel.to_string()]).unwrap();
+        let stranger = SecretKey::from_seed(&[9; 32]).unwrap();
+        punktfunk_publish::sign::envelope(&text, &[stranger]).unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -10,17 +10,14 @@ use super::{Engine, Offer, Progress};
 use crate::error::UpdateError;
 use crate::name::{Channel, Commit};
 use crate::statement::{Envelope, Release, Statement};
-use crate::transport::{Archive, Cancel, Limits, Source};
+use crate::transport::{Archive, Cancel, Expected, Limits, Source};
 
 /// What somebody gave, in root's folder of state.
 const ARCHIVE: &str = "import.tar";
 /// What somebody gives, until it is known to be signed.
 const INCOMING: &str = "import-incoming.tar";
-
-/// What an archive may have beside what is stated, in bytes: what registries want to have with an image.
-const MAX_BESIDE_BYTES: u64 = 1 << 20;
 /// What an archive may take.
-const LIMITS: Limits = Limits { max_bytes: 16 << 30, keep_free_bytes: 1 << 30 };
+pub const LIMITS: Limits = Limits { max_bytes: 16 << 30, keep_free_bytes: 1 << 30 };
 
 impl Engine {
     /// Fetches a release as far as it is not here. What came before the end, whichever it is, is kept. What is staged or
@@ -117,7 +114,8 @@ impl Engine {
         self.said(done)
     }
 
-    /// Takes in what somebody gives: copies it, and keeps it if a statement in it is believed. Gives what may be had.
+    /// Takes in what somebody gives: copies it, and keeps it if a statement in it is believed. Gives what may be had of what
+    /// is in it.
     ///
     /// # Errors
     /// What [`Archive::take_in`] says, why the statement is not believed, or [`UpdateError::Failed`]. What was given
@@ -138,20 +136,17 @@ impl Engine {
 
     fn take_in(&mut self, from: OwnedFd, cancel: &Cancel) -> Result<Vec<Offer>, UpdateError> {
         let incoming = self.site.place.state.join(INCOMING);
-        let archive = Archive::take_in(from, &incoming, LIMITS, cancel)?;
         let memory = self.memory()?;
         let channel = memory.channel();
+        let mut judge = |envelope: &[u8]| {
+            let statement = self.judge(envelope, &memory, channel)?.statement;
+            Ok(Expected::of(statement.releases.iter().map(|release| release.size_bytes)))
+        };
+        let archive = Archive::take_in(from, &incoming, LIMITS, &mut judge, cancel)?;
         let bytes = archive.envelope(channel, &self.settings.flavour, cancel)?;
         let believed = self.believe(&bytes, memory, channel)?;
-        // Whoever has an honest statement could fill the disk with anything else.
-        let stated = believed.statement.releases.iter().map(|one| one.size_bytes);
-        let most = stated.fold(MAX_BESIDE_BYTES, u64::saturating_add);
-        if archive.blob_bytes() > most {
-            let detail = "the archive: it has more in it than is stated".to_owned();
-            return Err(UpdateError::Content { detail });
-        }
         self.clean_staged()?;
-        let offers = self.offers(&believed.statement)?;
+        let offers = self.offers_in(&archive, believed.statement)?;
         let kept = self.archive();
         let moved = fs::rename(&incoming, &kept)
             .map_err(|error| UpdateError::failed("keep the archive", error));
@@ -159,6 +154,24 @@ impl Engine {
         files::sync_folder_of(&kept)
             .map_err(|error| UpdateError::failed("keep the archive", error))?;
         Ok(offers)
+    }
+
+    /// What may be had of what somebody gave, as long as that lies here. What cannot be read or is not believed now brings
+    /// nothing, and its reason is told to whoever asks for it.
+    pub(super) fn brought(&mut self) -> Vec<Offer> {
+        let Ok(archive) = Archive::open(&self.archive()) else { return Vec::new() };
+        let Ok(Some(statement)) = self.stated() else { return Vec::new() };
+        self.offers_in(&archive, statement).unwrap_or_default()
+    }
+
+    /// What may be had of what is stated without asking anybody but this archive.
+    fn offers_in(
+        &mut self,
+        archive: &Archive,
+        mut statement: Statement,
+    ) -> Result<Vec<Offer>, UpdateError> {
+        statement.releases.retain(|release| archive.has(release.image));
+        self.offers(&statement)
     }
 
     /// It needs nobody to bring it.

@@ -32,6 +32,7 @@ use crate::outlook::{self, Outlook, Staged};
 use crate::statement::Memory;
 use crate::transport::{STAGED_REF, Source, Store};
 
+pub use fetch::LIMITS;
 pub use offers::Offer;
 
 /// Root's folder of blobs, in its folder of state.
@@ -71,6 +72,8 @@ pub struct Engine {
     /// The machine's disks are writable for this thread.
     is_open: bool,
     remarks: Vec<String>,
+    /// What somebody at the machine ought to know of the stick that they plugged in last.
+    of_stick: Option<String>,
     _lock: File,
 }
 
@@ -87,7 +90,8 @@ impl Engine {
         let lock = lock(&site.place.state, most)?;
         let store = Store::open(&site.place.state.join(BLOBS))?;
         let remarks = Vec::new();
-        Ok(Self { site, settings, store, is_open: false, remarks, _lock: lock })
+        let of_stick = None;
+        Ok(Self { site, settings, store, is_open: false, remarks, of_stick, _lock: lock })
     }
 
     /// Brings in order what a loss of power has left, and says what there is. What fails of it is said and keeps nobody
@@ -109,6 +113,16 @@ impl Engine {
         }
     }
 
+    /// Says what came of what a stick brought: whoever plugged it in has no other answer.
+    pub fn tell_of_stick(&mut self, refused: Option<&UpdateError>) {
+        self.of_stick = refused.map(|error| {
+            format!("what a stick brought was not taken, and nothing has changed: {error}")
+        });
+        if let Err(error) = self.say() {
+            self.remark(error.to_string());
+        }
+    }
+
     /// What everybody may know.
     ///
     /// # Errors
@@ -124,7 +138,8 @@ impl Engine {
             newest_made_at: memory.newest_made_at(),
             fetched: fetched.filter(|one| staged.is_none_or(|staged| staged.commit != one.commit)),
             staged,
-            remarks: self.remarks.clone(),
+            brought: self.brought(),
+            remarks: self.remarks.iter().chain(&self.of_stick).cloned().collect(),
         })
     }
 

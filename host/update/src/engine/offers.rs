@@ -85,7 +85,7 @@ impl Engine {
         Ok(believed)
     }
 
-    fn judge(
+    pub(super) fn judge(
         &self,
         bytes: &[u8],
         memory: &Memory,

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use zbus::names::UniqueName;
+use zbus::fdo::DBusProxy;
+use zbus::message::Header;
+use zbus::names::{BusName, UniqueName};
 use zbus::{Connection, Proxy, Variant};
 
 use super::ACTIONS;
@@ -30,6 +32,13 @@ pub(super) async fn ask(
     let said = timeout(LIMIT, check(connection, caller, verb)).await;
     let said = said.map_err(|_| failed(&"polkit does not answer"))?;
     if said.map_err(|error| failed(&error))? { Ok(()) } else { Err(UpdateError::NotAllowed) }
+}
+
+/// Whether root itself asks, as it does for what a stick brought; nobody who cannot be asked for is.
+pub(super) async fn is_root(connection: &Connection, call: &Header<'_>) -> bool {
+    let Some(caller) = call.sender() else { return false };
+    let Ok(bus) = DBusProxy::new(connection).await else { return false };
+    bus.get_connection_unix_user(BusName::from(caller.to_owned())).await.is_ok_and(|uid| uid == 0)
 }
 
 async fn check(connection: &Connection, caller: &UniqueName<'_>, verb: &str) -> zbus::Result<bool> {

@@ -4,6 +4,8 @@
 //! one thread; the bus is answered on another and never waits for it. One thing is done at a time. What is done goes on
 //! when whoever asked for it goes away; the same question by somebody else then waits for the same answer.
 //!
+//! [`bring`] is who asks for what a stick brought.
+//!
 //! Whoever asks is trusted with nothing: a commit is looked up in what is signed, and a file is copied before it is read.
 //! Whether they may ask at all, polkit says, for each verb: `org.punktfunk.os1.<verb>`.
 //!
@@ -11,6 +13,7 @@
 //! the bus.
 
 mod authority;
+pub mod bring;
 mod desk;
 mod life;
 mod os1;

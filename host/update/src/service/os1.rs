@@ -181,7 +181,9 @@ impl Os1 {
         // No two are the same.
         let of = call.primary().serial_num().to_string();
         let what = What { verb: "import", of };
-        Ok(self.ask(&call, &emitter, what, Job::Import(archive.into())).await?)
+        let is_stick = authority::is_root(emitter.connection(), &call).await;
+        let job = Job::Import { from: archive.into(), is_stick };
+        Ok(self.ask(&call, &emitter, what, job).await?)
     }
 
     async fn cancel(

@@ -23,7 +23,7 @@ pub(super) enum Job {
     Apply { commit: Commit, insist: bool },
     Pin { commit: Commit, pinned: bool },
     Follow(Channel),
-    Import(OwnedFd),
+    Import { from: OwnedFd, is_stick: bool },
 }
 
 /// Something to do, and who is told what of it.
@@ -90,7 +90,13 @@ fn take(
         Job::Apply { commit, insist } => engine.apply(commit, insist).map(nothing),
         Job::Pin { commit, pinned } => engine.pin(commit, pinned).map(nothing),
         Job::Follow(channel) => engine.follow(channel).map(nothing),
-        Job::Import(from) => engine.import_archive(from, cancel).and_then(|offers| json(&offers)),
+        Job::Import { from, is_stick } => {
+            let offers = engine.import_archive(from, cancel);
+            if is_stick {
+                engine.tell_of_stick(offers.as_ref().err());
+            }
+            offers.and_then(|offers| json(&offers))
+        }
     }
 }
 

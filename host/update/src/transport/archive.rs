@@ -1,7 +1,11 @@
 //! A release in one file, as it comes from a stick or a browser: a tar with `envelope.json` first, then
 //! `blobs/sha256/<digits>`.
 //!
-//! Who gives it may go on writing to it, so it is copied before it is looked at.
+//! Who gives it may go on writing to it, so it is copied before it is looked at. Only what is stated is shown to whoever asks
+//! as soon as it has come: what is not believed need not be copied to its end.
+//!
+//! Two blocks of zeros end it, and the lengths before them say where those are. So no archive is the beginning of
+//! another one, and one that was cut is none.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -32,10 +36,13 @@ pub const BLOBS: &str = "blobs/sha256/";
 /// Manifest, index, layers, and what a registry wants beside them.
 const MAX_FILES: usize = MAX_LAYERS + 8;
 
+/// What comes beside the contents of files, in bytes: headers, what fills blocks, the statement, what a registry wants.
+const BESIDE_BYTES: u64 = 1 << 20;
+
 /// What is copied at once, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// After so many bytes it is looked whether the disk still has room.
+/// After so many bytes what came is brought to the disk, and it is looked whether that still has room.
 const LOOK_EVERY_BYTES: u64 = 64 << 20;
 
 /// So long somebody may give nothing.
@@ -62,23 +69,47 @@ pub struct Archive {
     blobs: HashMap<BlobDigest, (u64, u64)>,
 }
 
+/// Asked about what is stated, before the rest has come; says how long the archive will be.
+pub type Judge<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Expected, UpdateError>;
+
+/// How long an archive of what is stated will be, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// For so much there must be room before it is copied.
+    pub least_bytes: u64,
+    /// No longer than this.
+    pub most_bytes: u64,
+}
+
+impl Expected {
+    /// Of at least one of these images, each with its blobs' length.
+    pub fn of(images: impl Iterator<Item = u64> + Clone) -> Self {
+        let all = images.clone().fold(0, u64::saturating_add);
+        Self {
+            least_bytes: images.min().unwrap_or(0),
+            most_bytes: all.saturating_add(BESIDE_BYTES),
+        }
+    }
+}
+
 impl Archive {
-    /// Copies what somebody gives to `path`, and finds out what is in it. Nothing of it is believed; nobody else can change
-    /// it from then on. What was at `path` before is replaced, and stays when this fails.
+    /// Copies what somebody gives to `path`, and finds out what is in it. Nothing of it is believed but what `judge` says;
+    /// nobody else can change it from then on. What was at `path` before is replaced, and stays when this fails.
     ///
     /// A file is read from where it stands.
     ///
     /// # Errors
-    /// [`UpdateError::Content`] when it is no archive of ours, [`UpdateError::NoSpace`], [`UpdateError::Stopped`],
-    /// [`UpdateError::Unreachable`] when nothing comes for long, or [`UpdateError::Failed`].
+    /// What `judge` says; [`UpdateError::Content`] when it is no archive of ours, [`UpdateError::NoSpace`],
+    /// [`UpdateError::Stopped`], [`UpdateError::Unreachable`] when nothing comes for long, or [`UpdateError::Failed`].
     pub fn take_in(
         from: OwnedFd,
         path: &Path,
         limits: Limits,
+        judge: Judge<'_>,
         cancel: &Cancel,
     ) -> Result<Self, UpdateError> {
         let part = files::part(path);
-        let done = copy(from, &part, limits, cancel).and_then(|()| Self::open(&part));
+        let done = copy(from, &part, limits, judge, cancel).and_then(|()| Self::open(&part));
         let done = done.and_then(|archive| {
             fs::rename(&part, path).map_err(|error| failed("keep an archive", &error))?;
             files::sync_folder_of(path).map_err(|error| failed("keep an archive", &error))?;
@@ -107,9 +138,9 @@ impl Archive {
         Ok(archive)
     }
 
-    /// How long all blobs together are, in bytes.
-    pub fn blob_bytes(&self) -> u64 {
-        self.blobs.values().map(|(_, length)| length).sum()
+    /// Whether it has a blob, whatever its length.
+    pub fn has(&self, digest: BlobDigest) -> bool {
+        self.blobs.contains_key(&digest)
     }
 
     /// Finds out what is in it.
@@ -143,10 +174,7 @@ impl Archive {
     }
 
     fn take_envelope(&self, name: &str, at: u64, size: u64) -> Result<Vec<u8>, UpdateError> {
-        if name != ENVELOPE || size == 0 || size > MAX_ENVELOPE_BYTES {
-            return Err(flaw("it does not begin with a statement"));
-        }
-        let mut envelope = vec![0; size as usize];
+        let mut envelope = vec![0; envelope_bytes(name, size)?];
         self.read(&mut envelope, at)?;
         Ok(envelope)
     }
@@ -197,8 +225,47 @@ impl Source for Archive {
     }
 }
 
+/// How long a statement is, if this is one.
+fn envelope_bytes(name: &str, size: u64) -> Result<usize, UpdateError> {
+    if name != ENVELOPE || size == 0 || size > MAX_ENVELOPE_BYTES {
+        return Err(flaw("it does not begin with a statement"));
+    }
+    Ok(size as usize)
+}
+
+/// The beginning of an archive, until what is stated has come.
+#[derive(Default)]
+struct Head {
+    bytes: Vec<u8>,
+    is_over: bool,
+}
+
+impl Head {
+    /// Takes what has come; gives what is stated, once.
+    fn more(&mut self, piece: &[u8]) -> Result<Option<Vec<u8>>, UpdateError> {
+        if self.is_over {
+            return Ok(None);
+        }
+        self.bytes.extend_from_slice(piece);
+        let Some((header, rest)) = self.bytes.split_first_chunk::<BLOCK_BYTES>() else {
+            return Ok(None);
+        };
+        let (name, size) = parse_header(header)?.unwrap_or_default();
+        let Some(envelope) = rest.get(..envelope_bytes(&name, size)?) else { return Ok(None) };
+        let envelope = envelope.to_vec();
+        *self = Self { bytes: Vec::new(), is_over: true };
+        Ok(Some(envelope))
+    }
+}
+
 /// Copies to a new file, and not more than may be.
-fn copy(from: OwnedFd, to: &Path, limits: Limits, cancel: &Cancel) -> Result<(), UpdateError> {
+fn copy(
+    from: OwnedFd,
+    to: &Path,
+    mut limits: Limits,
+    judge: Judge<'_>,
+    cancel: &Cancel,
+) -> Result<(), UpdateError> {
     let about = fstat(&from).map_err(|error| failed("look at an archive", &error))?;
     let (said, from) = match FileType::from_raw_mode(about.st_mode) {
         FileType::RegularFile => (u64::try_from(about.st_size).unwrap_or(0), from),
@@ -212,6 +279,7 @@ fn copy(from: OwnedFd, to: &Path, limits: Limits, cancel: &Cancel) -> Result<(),
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(write)?;
     let mut piece = vec![0; PIECE_BYTES];
+    let mut head = Head::default();
     let mut total: u64 = 0;
     let mut look_at = 0;
     loop {
@@ -219,9 +287,16 @@ fn copy(from: OwnedFd, to: &Path, limits: Limits, cancel: &Cancel) -> Result<(),
         if count == 0 {
             break;
         }
+        if let Some(envelope) = head.more(&piece[..count])? {
+            let expected = judge(&envelope)?;
+            limits.max_bytes = limits.max_bytes.min(expected.most_bytes);
+            too_long(said, limits)?;
+            room(to, expected.least_bytes, limits)?;
+        }
         total = total.saturating_add(count as u64);
         too_long(total, limits)?;
         if total > look_at {
+            file.sync_data().map_err(write)?;
             room(to, LOOK_EVERY_BYTES, limits)?;
             look_at = total.saturating_add(LOOK_EVERY_BYTES);
         }

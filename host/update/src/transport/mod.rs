@@ -18,7 +18,7 @@ mod unpack;
 use crate::error::UpdateError;
 use crate::name::{BlobDigest, Channel};
 
-pub use archive::{Archive, BLOBS, ENVELOPE, Limits};
+pub use archive::{Archive, BLOBS, ENVELOPE, Expected, Judge, Limits};
 pub use http::{Address, Client, Patience};
 pub use registry::Registry;
 pub use store::{STAGED_REF, Store};

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 
+use rustix::fs::{CWD, FileType, Mode};
+
 use super::super::tests::CLAIM;
 use super::super::vouch::tests::{Owner, chain};
 use super::super::vouch::{Link, MAX_LINKS};
@@ -29,6 +31,7 @@ fn with_daemon(
         esp,
         screens: vec![],
         daemon_uid: uid,
+        bring: vec![],
         boot_id: BOOT.to_owned(),
         present: &mut present,
     };
@@ -147,6 +150,7 @@ fn what_the_owner_has_proved_is_noted_on_the_disk_and_nothing_else_is() {
         esp: folder.path().to_path_buf(),
         screens: vec![screen.clone()],
         daemon_uid: me(),
+        bring: vec![],
         boot_id: BOOT.to_owned(),
         present: &mut present,
     };
@@ -254,6 +258,7 @@ fn a_reset_file_is_not_used_up_before_the_daemon_has_taken_it() {
             esp,
             screens: vec![],
             daemon_uid: me(),
+            bring: vec![],
             boot_id: BOOT.to_owned(),
             present: &mut present,
         };
@@ -286,6 +291,7 @@ fn a_reset_file_shows_somebody_once() {
             esp: folder.path().to_path_buf(),
             screens: vec![],
             daemon_uid: me(),
+            bring: vec![],
             boot_id: BOOT.to_owned(),
             present: &mut present,
         };
@@ -294,6 +300,52 @@ fn a_reset_file_shows_somebody_once() {
         attending.reset_file("a".repeat(64));
     }
     assert_eq!(seen.get(), 1);
+}
+
+#[test]
+fn an_update_is_handed_over_while_the_attendant_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let hold = path("hold");
+    rustix::fs::mknodat(CWD, &hold, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let script = r#"cat > "$0/taken"; read word < "$0/hold""#;
+    let words = ["sh", "-c", script, folder.path().to_str().unwrap()];
+    let mut present = || {};
+    let site = Site {
+        state: folder.path().to_path_buf(),
+        esp: folder.path().to_path_buf(),
+        screens: vec![],
+        daemon_uid: me(),
+        bring: words.map(str::to_owned).to_vec(),
+        boot_id: BOOT.to_owned(),
+        present: &mut present,
+    };
+    let mut attending = Attending::new(site).unwrap();
+    let update = |text: &str| {
+        fs::write(path(text), text).unwrap();
+        File::open(path(text)).unwrap()
+    };
+    attending.bring(update("the first"));
+    assert!(attending.bringing.is_some());
+    // Meanwhile the daemon is answered, and another stick is left.
+    let said = visit(&mut attending, &path("attend.sock"), &[]);
+    assert!(said[0].contains("hello"), "{said:?}");
+    attending.bring(update("the second"));
+    // It goes on when somebody opens the other end.
+    fs::write(&hold, "go\n").unwrap();
+    let listener = bind(&path("again.sock"), None).unwrap();
+    while attending.bringing.is_some() {
+        attending.wait(&listener, None).unwrap();
+    }
+    assert_eq!(fs::read_to_string(path("taken")).unwrap(), "the first");
+    // One that takes too long is ended, and so is one that is let go.
+    attending.bring(update("the third"));
+    let bringing = attending.bringing.as_mut().unwrap();
+    assert!(!bringing.is_over(now()) && bringing.is_over(bringing.deadline()));
+    attending.bringing = None;
+    attending.site.bring = vec![path("gone").to_str().unwrap().to_owned()];
+    attending.bring(update("the fourth"));
+    assert!(attending.bringing.is_none());
 }
 
 #[test]

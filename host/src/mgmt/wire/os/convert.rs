@@ -71,6 +71,11 @@ impl OsPhase {
                 total_bytes: release.size_bytes,
                 percent: os::machine::percent(*done_bytes, release.size_bytes),
             },
+            os::Phase::Importing { done_bytes, total_bytes } => Self::Importing {
+                done_bytes: *done_bytes,
+                total_bytes: *total_bytes,
+                percent: total_bytes.map(|total| os::machine::percent(*done_bytes, total)),
+            },
             os::Phase::Staging { release } => {
                 Self::Staging { version: release.version.to_string() }
             }
@@ -111,6 +116,17 @@ impl OsNews {
                     total_bytes: Some(total_bytes),
                     percent: Some(os::machine::percent(done_bytes, total_bytes)),
                     ..plain(version, "The update is being downloaded.".to_owned())
+                };
+                ("update.progress", news)
+            }
+            os::Notice::Importing { done_bytes, total_bytes } => {
+                let news = Self {
+                    simulated,
+                    reason: "The update is being read.".to_owned(),
+                    done_bytes: Some(done_bytes),
+                    total_bytes,
+                    percent: total_bytes.map(|total| os::machine::percent(done_bytes, total)),
+                    ..Self::default()
                 };
                 ("update.progress", news)
             }
