@@ -1,6 +1,8 @@
 //! The machine under random events, and stories that must go as they are told.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,7 +11,7 @@ use punktfunk_core::time::Timestamp;
 use super::machine::{percent, step};
 use super::release::{Channel, Digest, Inventory, Outcome, Release, Version};
 use super::simulated::{
-    Call, Disk, How, Mishap, Pace, Script, Simulated, Verdict, demonstration, digest,
+    Call, Disk, How, Mishap, Pace, Script, Simulated, Verdict, archive, demonstration, digest,
 };
 use super::state::{
     Action, BannerKind, Entry, Event, Notice, OsState, Phase, Verb, What, When, World,
@@ -88,6 +90,10 @@ impl Bench {
                     self.jobs.push_back(Action::Reboot);
                 }
                 // Here nothing is under way between two calls: what has not begun does not begin.
+                Action::StopDownload if self.jobs.contains(&Action::Import) => {
+                    self.jobs.retain(|job| *job != Action::Import);
+                    let _ = self.happen(Event::Imported(Err(OsError::Stopped)));
+                }
                 Action::StopDownload => {
                     let download = |job: &Action| matches!(job, Action::Download { .. });
                     if self.jobs.iter().any(download) {
@@ -140,6 +146,7 @@ impl Bench {
             Action::Follow(channel) => {
                 Event::Followed(self.system.follow(channel).and_then(|()| self.system.inventory()))
             }
+            Action::Import => Event::Imported(self.system.import(given(), &cancel)),
             Action::Reboot => Event::Restarted(self.system.reboot(&cancel)),
             Action::Look => Event::Seen(self.system.inventory()),
             other => panic!("{other:?} is no work"),
@@ -630,6 +637,13 @@ fn a_backend_that_talks_nonsense_is_not_believed() {
     assert_eq!((bench.state.problem.clone(), bench.ask(Verb::Check)), (None, Ok(())));
 }
 
+/// What somebody brings.
+fn given() -> OwnedFd {
+    let (from, mut to) = std::io::pipe().unwrap();
+    to.write_all(&archive(Version::new(1, 5, 0), 9)).unwrap();
+    from.into()
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Ask(Verb),
@@ -657,6 +671,7 @@ fn verbs() -> impl Strategy<Value = Verb> {
                 insist,
                 proven: false,
             }),
+        1 => Just(Verb::Import { total_bytes: Some(25) }),
         1 => Just(Verb::StopDownload),
         1 => Just(Verb::Cancel),
         1 => which.clone().prop_map(Verb::Pin),
@@ -669,6 +684,7 @@ fn verbs() -> impl Strategy<Value = Verb> {
 fn ops() -> impl Strategy<Value = Op> {
     let calls = prop_oneof![
         Just(Call::Check),
+        Just(Call::Import),
         Just(Call::Download),
         Just(Call::Stage),
         Just(Call::ArrangeBoot),
@@ -715,6 +731,7 @@ fn check_invariants(bench: &Bench, insisted: bool) {
         !matches!(
             state.phase,
             Phase::Checking
+                | Phase::Importing { .. }
                 | Phase::Pinning { .. }
                 | Phase::Following { .. }
                 | Phase::Arranging(_)

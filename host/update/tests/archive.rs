@@ -219,7 +219,7 @@ fn who_gives_a_pipe_cannot_have_it_waited_for() {
     let (read, mut write) = std::io::pipe().unwrap();
     let same = read.try_clone().unwrap();
     std::thread::scope(|scope| {
-        let taken = scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &cancel));
+        let taken = scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel));
         write.write_all(&[0; 100]).unwrap();
         while rustix::io::ioctl_fionread(&same).unwrap() > 0 {
             std::thread::yield_now();
@@ -230,9 +230,66 @@ fn who_gives_a_pipe_cannot_have_it_waited_for() {
     });
     drop(write);
     let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
-    let taken = Archive::take_in(socket.into(), &desk.path(), LIMITS, &Cancel::default());
+    let taken = Archive::take_in(socket.into(), &desk.path(), LIMITS, &mut all, &Cancel::default());
     assert!(matches!(taken, Err(UpdateError::Content { .. })));
     assert!(desk.is_clean());
+}
+
+#[test]
+fn what_is_stated_is_judged_before_the_rest_has_come() {
+    let made = Made::new("a", &[&[&noise(1, 100_000)]]);
+    let bytes = tar(&files(&made));
+    let desk = Desk::new();
+    let cancel = Cancel::default();
+    let stopped = || UpdateError::Expired { version: "1.2.3".parse().unwrap() };
+    let judges: [(&str, &dyn Fn() -> Result<Expected, UpdateError>); 3] = [
+        ("expired", &|| Err(stopped())),
+        ("content", &|| Ok(Expected { least_bytes: 0, most_bytes: 600 })),
+        ("no-space", &|| Ok(Expected { least_bytes: u64::MAX, most_bytes: u64::MAX })),
+    ];
+    for (code, says) in judges {
+        let (read, mut write) = std::io::pipe().unwrap();
+        // The pipe stays open: the end is not waited for.
+        write.write_all(&bytes[..4096]).unwrap();
+        let mut asked = Vec::new();
+        let mut judge = |envelope: &[u8]| {
+            asked.push(envelope.to_vec());
+            says()
+        };
+        let taken = Archive::take_in(read.into(), &desk.path(), LIMITS, &mut judge, &cancel);
+        let error = serde_json::to_value(taken.unwrap_err()).unwrap();
+        assert_eq!((&error["code"], asked.as_slice()), (&code.into(), &[b"stated".to_vec()][..]));
+        assert!(desk.is_clean(), "{code}");
+    }
+    // It comes in the smallest pieces, and is asked about once.
+    let (read, mut write) = std::io::pipe().unwrap();
+    let mut count = 0;
+    let mut judge = |envelope: &[u8]| {
+        count += 1;
+        all(envelope)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(move || bytes.iter().for_each(|byte| write.write_all(&[*byte]).unwrap()));
+        Archive::take_in(read.into(), &desk.path(), LIMITS, &mut judge, &cancel).unwrap();
+    });
+    assert_eq!(count, 1);
+    let expected = Expected::of([3, 2].into_iter());
+    assert_eq!((expected.least_bytes, expected.most_bytes > 5), (2, true));
+    assert_eq!(Expected::of([u64::MAX; 2].into_iter()).most_bytes, u64::MAX);
+}
+
+#[test]
+fn no_archive_is_the_beginning_of_another() {
+    let made = Made::new("a", &[&[&noise(1, 600)], &[&noise(2, 5)]]);
+    let whole = tar(&files(&made));
+    let desk = Desk::new();
+    let path = desk.folder.path().join("cut");
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(Archive::open(&path).is_err(), "{length}");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert!(Archive::open(&path).unwrap().has(made.layers[0]));
 }
 
 #[test]

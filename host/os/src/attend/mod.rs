@@ -8,7 +8,7 @@
 //! must hold. No line makes root open a path of the daemon's choosing or run a program.
 //!
 //! - [`machine`]: what follows from what, purely.
-//! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] looks for reset files and updates;
+//! - [`press`]: what presses of the power button mean. [`button`] reads them, [`stick`] looks for reset files and updates ([`looks`]: where);
 //!   [`used`] knows the reset files that were used, [`bring`] has an update handed over.
 //! - [`owner`]: the owner's key on the disk, [`vouch`]: whether it vouches for another.
 //! - [`note`]: the claim on the stick and on the screens, [`show`]: when. [`serve`] waits for all of it in one place.
@@ -19,6 +19,7 @@
 
 pub mod bring;
 pub mod button;
+pub mod looks;
 pub mod machine;
 pub mod note;
 pub mod owner;

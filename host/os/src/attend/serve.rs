@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::bring::Bringing;
 use super::button::{self, Button};
+use super::looks::Looks;
 use super::machine::{Attendant, Do};
 use super::press::{Meaning, Presses};
 use super::show::Showing;
@@ -147,6 +149,8 @@ pub struct Attending<'a> {
     showing: Showing,
     /// When it was last looked at what has happened, since the start.
     looked: Duration,
+    /// What was plugged in and is looked at.
+    looks: Looks,
     /// The update that a stick brings, while it is handed over.
     bringing: Option<Bringing>,
 }
@@ -155,6 +159,7 @@ impl<'a> Attending<'a> {
     /// Begins, with no claim shown: the daemon says it again when it can be claimed.
     pub fn new(site: Site<'a>) -> Result<Self, ServeError> {
         let used = Used::read(&site.state);
+        let looks = Looks::new(Arc::new(|name| stick::look(name, Path::new(STICK))));
         let untaken = used.untaken().map(str::to_owned);
         let untaken = untaken.map(|digest| Presence::ResetFile { digest });
         let kept = owner::read(&site.state);
@@ -177,6 +182,7 @@ impl<'a> Attending<'a> {
             used,
             showing: Showing::default(),
             looked: since_start(),
+            looks: looks.map_err(io("look at sticks"))?,
             bringing: None,
         };
         attending.erase();
@@ -202,7 +208,7 @@ impl<'a> Attending<'a> {
         });
         let late = since_start().saturating_sub(self.looked) > LATE;
         let ready: Vec<bool> = {
-            let mut fds = vec![fd(listener)];
+            let mut fds = vec![fd(listener), fd(&self.looks)];
             fds.extend(self.buttons.iter().map(fd));
             fds.extend(self.talk.iter().map(|talk| fd(&talk.stream)));
             fds.extend(arrivals.map(fd));
@@ -216,7 +222,7 @@ impl<'a> Attending<'a> {
         };
         self.looked = since_start();
         let mut ready = ready.into_iter();
-        let called = ready.next() == Some(true);
+        let (called, looked) = (ready.next() == Some(true), ready.next() == Some(true));
         let buttons: Vec<bool> = ready.by_ref().take(self.buttons.len()).collect();
         self.read_buttons(&buttons, late)?;
         if self.talk.is_some() && ready.next() == Some(true) {
@@ -228,8 +234,15 @@ impl<'a> Attending<'a> {
         if let Some(arrivals) = arrivals.filter(|_| ready.next() == Some(true)) {
             self.read_arrivals(arrivals);
         }
-        if self.bringing.as_mut().is_some_and(|bringing| bringing.is_over(now())) {
+        if self.bringing.as_mut().is_some_and(|bringing| bringing.is_over(since_start())) {
             self.bringing = None;
+        }
+        if let Some((name, found)) = looked.then(|| self.looks.found()).flatten() {
+            match found {
+                Ok(None) => {}
+                Ok(Some(found)) => self.found(&name, found),
+                Err(error) => complain!("{name}: {error}"),
+            }
         }
         self.show();
         Ok(())
@@ -335,13 +348,7 @@ impl<'a> Attending<'a> {
         if buttons {
             self.look_for_buttons();
         }
-        for name in names {
-            match stick::look(&name, Path::new(STICK)) {
-                Ok(None) => {}
-                Ok(Some(found)) => self.found(&name, found),
-                Err(error) => complain!("{name}: {error}"),
-            }
-        }
+        names.into_iter().for_each(|name| self.looks.add(name));
     }
 
     fn found(&mut self, name: &str, found: Found) {
@@ -363,7 +370,7 @@ impl<'a> Attending<'a> {
             complain!("an update on a stick is left, because another one is being handed over");
             return;
         }
-        match Bringing::begin(&self.site.bring, file, now()) {
+        match Bringing::begin(&self.site.bring, file, since_start()) {
             Ok(bringing) => self.bringing = Some(bringing),
             Err(error) => complain!("an update on a stick could not be handed over: {error}"),
         }

@@ -27,7 +27,10 @@ pub const NAME: &str = "punktfunk-reset.txt";
 /// The file on the stick that is an update of the system.
 pub const UPDATE: &str = "punktfunk-update.tar";
 
-/// It is never longer, in bytes.
+/// The kernel's name for what a stick is to have.
+const FILE_SYSTEM: &str = "vfat";
+
+/// A reset file is never longer, in bytes.
 const MAX_BYTES: u64 = 4096;
 
 /// No message of the kernel's is longer, in bytes.
@@ -130,11 +133,15 @@ pub fn look(name: &str, folder: &Path) -> io::Result<Option<Found>> {
     if !is_fat(&sector) {
         return Ok(None);
     }
-    let mounted = Mounted::new(&device, folder)?;
+    found_on(&device, folder, FILE_SYSTEM).map(Some)
+}
+
+fn found_on(device: &Path, folder: &Path, kind: &str) -> io::Result<Found> {
+    let mounted = Mounted::new(device, folder, kind)?;
     let reset = if_there(digest_of(&mounted.0.join(NAME)));
     let update = if_there(open(&mounted.0.join(UPDATE)));
     drop(mounted);
-    Ok(Some(Found { reset, update }))
+    Ok(Found { reset, update })
 }
 
 fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
@@ -184,11 +191,11 @@ fn digest_of(path: &Path) -> io::Result<String> {
 struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(device: &Path, folder: &Path) -> io::Result<Self> {
+    fn new(device: &Path, folder: &Path, kind: &str) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let flags =
             MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some(device), folder, Some("vfat"), flags, None::<&str>)?;
+        mount(Some(device), folder, Some(kind), flags, None::<&str>)?;
         Ok(Self(folder.to_path_buf()))
     }
 }
@@ -291,6 +298,47 @@ mod tests {
         for wrong in [link.as_path(), folder.path(), &pipe] {
             assert!(if_there(open(wrong)).is_err(), "{}", wrong.display());
         }
+    }
+
+    #[test]
+    #[ignore = "needs root and loop devices"]
+    fn what_is_on_a_stick_is_found_and_the_stick_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("stick");
+        File::create(&image).unwrap().set_len(40 << 20).unwrap();
+        let run = |words: &[&str]| {
+            crate::programs::run_well(words, std::time::Duration::from_secs(60)).unwrap()
+        };
+        // Where tests run, FAT may be none of the kernel's; it is let go like any other.
+        let kind = "ext4";
+        run(&["mkfs.ext4", "-q", image.to_str().unwrap()]);
+        let device = run(&["losetup", "--find", "--show", image.to_str().unwrap()]);
+        let device = Path::new(device.trim());
+        let at = folder.path().join("at");
+        let put = |name: &str, bytes: &[u8]| {
+            fs::create_dir_all(&at).unwrap();
+            mount(Some(device), &at, Some(kind), MsFlags::empty(), None::<&str>).unwrap();
+            fs::write(at.join(name), bytes).unwrap();
+            umount2(&at, MntFlags::empty()).unwrap();
+        };
+        let found = found_on(device, &at, kind).unwrap();
+        assert!(found.reset.unwrap().is_none() && found.update.unwrap().is_none());
+        put(UPDATE, &[b'x'; 3 << 20]);
+        put(NAME, b"abc");
+        let found = found_on(device, &at, kind).unwrap();
+        assert!(found.reset.unwrap().is_some());
+        // Nobody sees it mounted, and the file can still be read.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(at.to_str().unwrap()));
+        let mut bytes = Vec::new();
+        found.update.unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, [b'x'; 3 << 20]);
+        // One that makes no sense is no reason to wait.
+        let mut raw = OpenOptions::new().write(true).open(device).unwrap();
+        io::copy(&mut io::repeat(0xf7).take(1 << 20), &mut raw).unwrap();
+        drop(raw);
+        assert!(found_on(device, &at, kind).is_err());
+        run(&["losetup", "--detach", device.to_str().unwrap()]);
     }
 
     #[test]

@@ -310,3 +310,90 @@ impl Run<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use punktfunk_core::time::Timestamp;
+
+    use super::super::step;
+    use super::*;
+    use crate::os::OsBackend as _;
+    use crate::os::simulated::{Disk, Pace, Simulated, demonstration};
+    use crate::os::{Event, OsState, Verb, World};
+
+    fn happen(state: &mut OsState, event: Event) -> Vec<Action> {
+        let world = World {
+            at: Timestamp::default(),
+            unix: 1_800_000_000,
+            streaming: &[],
+            countdown: Duration::ZERO,
+        };
+        let (after, actions) = step(state.clone(), event, &world);
+        *state = after;
+        actions
+    }
+
+    /// A system that runs, with these releases brought by a stick.
+    fn seen(brought: &[Release]) -> Event {
+        let save = Box::new(|_: &Disk| Ok(()));
+        let system = Simulated::new(Disk::default(), demonstration(), Pace::INSTANT, save);
+        let brought = brought.to_vec();
+        Event::Seen(system.inventory().map(|seen| Inventory { brought, ..seen }))
+    }
+
+    fn offered(state: &OsState) -> Option<Version> {
+        state.offered.as_ref().map(|release| release.version)
+    }
+
+    #[test]
+    fn what_a_stick_brings_is_offered_once_unless_something_newer_is() {
+        let release = demonstration().releases[0].clone();
+        let version = release.version;
+        let newer = Release { version: Version::new(1, 5, 9), ..release.clone() };
+        let brought = std::slice::from_ref(&release);
+        let told = |actions: &[Action]| {
+            actions.iter().filter(|action| matches!(action, Action::Record(_))).count()
+        };
+        let mut state = OsState::default();
+        happen(&mut state, seen(&[]));
+        assert_eq!((offered(&state), state.checked.clone()), (None, None));
+        assert_eq!(told(&happen(&mut state, seen(brought))), 1);
+        assert_eq!(offered(&state), Some(version));
+        assert!(state.checked.is_some());
+        // It lies there still.
+        assert_eq!(happen(&mut state, seen(brought)), []);
+        // A check has found something newer, which stays.
+        state.offered = Some(newer.clone());
+        happen(&mut state, seen(brought));
+        assert_eq!(offered(&state), Some(newer.version));
+        // It was there before the daemon was; what did not pass here is not offered again.
+        let mut state = OsState::default();
+        happen(&mut state, seen(brought));
+        assert_eq!(offered(&state), Some(version));
+        let mut state = OsState::default();
+        state.bad.push(BadMark { digest: release.digest, version, reason: "r".to_owned(), at: 1 });
+        happen(&mut state, seen(brought));
+        assert_eq!(offered(&state), None);
+    }
+
+    #[test]
+    fn what_comes_without_a_length_is_told_now_and_then() {
+        let mut state = OsState::default();
+        happen(&mut state, seen(&[]));
+        happen(&mut state, Event::Asked(Verb::Import { total_bytes: None }));
+        let told =
+            |state: &mut OsState, done_bytes: u64| happen(state, Event::Progress { done_bytes });
+        assert_eq!(told(&mut state, STEP_BYTES - 1), []);
+        let notice = Notice::Importing { done_bytes: STEP_BYTES, total_bytes: None };
+        assert_eq!(told(&mut state, STEP_BYTES), [Action::Announce(notice)]);
+        let refused = OsError::Signature { detail: "d".to_owned() };
+        let actions = happen(&mut state, Event::Imported(Err(refused)));
+        assert!(actions.contains(&Action::Look));
+        assert_eq!(
+            (&state.phase, state.problem.unwrap().code.as_str()),
+            (&Phase::Idle, "signature")
+        );
+    }
+}
