@@ -304,6 +304,40 @@ mod tests {
         assert!(before.elapsed() >= limit);
     }
 
+    #[tokio::test]
+    async fn who_still_sends_is_heard_out_and_who_does_not_is_not_waited_for() {
+        let limit = Duration::from_secs(60);
+        let pace = Pace { each: limit, bytes: 1, in_all: limit };
+        for is_read in [true, false] {
+            let stays = Stays::default();
+            let request = paced(Request::new(Body::from("body")), pace, &stays);
+            if is_read {
+                axum::body::to_bytes(request.into_body(), 9).await.unwrap();
+            } else {
+                drop(request);
+            }
+            let (near, mut far) = tokio::io::duplex(4);
+            let mut stream = Patient::new(near, limit, &stays);
+            let mut leaving = tokio::spawn(async move { stream.shutdown().await.map(|()| stream) });
+            if !is_read {
+                // Far more than is held on the way.
+                far.write_all(&[7; 1000]).await.unwrap();
+                assert!(timeout(Duration::ZERO, &mut leaving).await.is_err());
+                drop(far);
+            }
+            leaving.await.unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_time_in_which_nobody_reads_is_not_the_senders() {
+        let (each, in_all) = (Duration::from_secs(10), Duration::from_secs(60));
+        let now = Instant::now();
+        let mut laps = Laps::new(Pace { each, bytes: 100, in_all }, now);
+        laps.pause(in_all);
+        assert_eq!((laps.lap_end, laps.end), (now + in_all + each, now + in_all + in_all));
+    }
+
     #[test]
     fn a_body_may_take_long_while_it_brings_something() {
         let pace =

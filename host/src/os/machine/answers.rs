@@ -96,7 +96,9 @@ impl Run<'_> {
         let choice = policy::choose(brought.clone(), inventory, &self.state.bad);
         let known = self.state.offered.as_ref().map(|release| release.version);
         let is_news = |release: &Release| {
-            inventory.deployment(release.digest).is_none() && Some(release.version) > known
+            inventory.deployment(release.digest).is_none()
+                && Some(release.version) > known
+                && policy::distrust(release, inventory, self.world.unix).is_none()
         };
         if choice.offered.as_ref().is_some_and(is_news) {
             self.found(brought);
