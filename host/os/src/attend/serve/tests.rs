@@ -341,7 +341,7 @@ fn an_update_is_handed_over_while_the_attendant_goes_on() {
     // One that takes too long is ended, and so is one that is let go.
     attending.bring(update("the third"));
     let bringing = attending.bringing.as_mut().unwrap();
-    assert!(!bringing.is_over(now()) && bringing.is_over(bringing.deadline()));
+    assert!(!bringing.is_over(since_start()) && bringing.is_over(bringing.deadline()));
     attending.bringing = None;
     attending.site.bring = vec![path("gone").to_str().unwrap().to_owned()];
     attending.bring(update("the fourth"));
