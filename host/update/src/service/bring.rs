@@ -31,13 +31,13 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum BringError {
     /// It cannot be read, or no pipe can be made.
-    #[error("the file cannot be handed over: {0}")]
+    #[error("the file cannot be handed over")]
     Io(#[from] io::Error),
     /// The bus does not answer, or the service does not.
-    #[error("the service for updates cannot be asked: {0}")]
+    #[error("the service for updates cannot be asked")]
     Bus(#[from] zbus::Error),
     /// The service does not take it.
-    #[error("the service for updates does not take it: {0}")]
+    #[error(transparent)]
     Refused(#[from] UpdateError),
 }
 
