@@ -219,7 +219,8 @@ fn who_gives_a_pipe_cannot_have_it_waited_for() {
     let (read, mut write) = std::io::pipe().unwrap();
     let same = read.try_clone().unwrap();
     std::thread::scope(|scope| {
-        let taken = scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel));
+        let taken =
+            scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel));
         write.write_all(&[0; 100]).unwrap();
         while rustix::io::ioctl_fionread(&same).unwrap() > 0 {
             std::thread::yield_now();
