@@ -2,12 +2,14 @@
 
     liar.py ADDRESS PORT UPSTREAM MOOD LOG
 
-MOOD is JSON: `how` is `well`, `stalls`, `dies` or `lies`, and says what becomes of each blob that is longer than `after`
-bytes once so many were sent. LOG gets a line for each answer: its path, the range that was asked for, and the bytes sent.
+MOOD is JSON: `how` is `well`, `stalls`, `dies` or `lies`, and says what becomes of all that lies behind the first `after`
+bytes of a blob, however often it is asked for. LOG gets a line for each answer: its path, where in the blob it began, and
+the bytes sent.
 """
 
 import http.client
 import json
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,12 +40,13 @@ class Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
                 self.send_header(name, value)
         self.end_headers()
-        spoiled = about["how"] != "well" and "/blobs/" in self.path and len(body) > about["after"]
-        sent = body[: about["after"]] if spoiled else body
+        begin = int(re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range", "bytes=0-"))[1]) if answer.status == 206 else 0
+        spoiled = about["how"] != "well" and "/blobs/" in self.path and begin + len(body) > about["after"]
+        sent = body[: max(0, about["after"] - begin)] if spoiled else body
         if self.command != "HEAD":
             self.wfile.write(sent)
         with open(log, "a") as file:
-            print(self.path, self.headers.get("Range", "-"), len(sent), file=file)
+            print(self.path, begin, len(sent), file=file)
         if spoiled and about["how"] == "stalls":
             ended.wait()
         elif spoiled and about["how"] == "lies":
