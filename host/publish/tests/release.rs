@@ -19,7 +19,7 @@ use punktfunk_update::name::{BlobDigest, Channel, Version};
 use punktfunk_update::statement::Release;
 use punktfunk_update::transport::bundle::{Blob, Manifest};
 use punktfunk_update::transport::{
-    Archive, Cancel, Limits, Patience, Registry, STAGED_REF, Source, Store,
+    Archive, Cancel, Expected, Limits, Patience, Registry, STAGED_REF, Source, Store,
 };
 
 #[path = "../../update/tests/support/mod.rs"]
@@ -256,7 +256,12 @@ fn an_archive_is_as_good() {
     let limits = Limits { max_bytes: 1 << 30, keep_free_bytes: 0 };
     let given = fs::File::open(&out).unwrap();
     let cancel = Cancel::default();
-    let taken = Archive::take_in(given.into(), &desk.path("taken"), limits, &cancel).unwrap();
+    let mut judge = |envelope: &[u8]| {
+        assert_eq!(envelope, b"stated");
+        Ok(Expected::of([release.size_bytes].into_iter()))
+    };
+    let taken = Archive::take_in(given.into(), &desk.path("taken"), limits, &mut judge, &cancel);
+    let taken = taken.unwrap();
     assert_eq!(taken.envelope(Channel::Stable, "slim", &cancel).unwrap(), b"stated");
     desk.update(&taken, &release).unwrap();
     desk.has(&v1);
