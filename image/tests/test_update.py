@@ -153,16 +153,19 @@ def test_what_is_not_to_be_believed_is_refused_and_leaves_nothing(box, maker, va
         {"size_bytes": 1000},
     ):
         maker.push("0.2.1", maker.state(releases=[maker.known[0] | change]))
+        box.owner.call("POST", "/os/dismiss")
         step(box, box.owner, "check", lambda report: report.get("offered"))
         if asked(box, "download").get("code") is None:
             assert asked(box, "stage")["code"] == "content", change
         assert box.owner.call("GET", "/os").get("staged") is None, change
     maker.push("0.2.1", maker.state(releases=[maker.known[0] | {"unpacked_bytes": 8 << 30, "size_bytes": 4 << 30}]))
+    box.owner.call("POST", "/os/dismiss")
     step(box, box.owner, "check", lambda report: report.get("offered"))
     with pytest.raises(Exception, match="no-space"):
         box.owner.call("POST", "/os/download", {})
     # And it is none the worse for it.
     maker.push("0.2.1", maker.state())
+    box.owner.call("POST", "/os/dismiss")
     stage(box, box.owner, maker.known[0])
 
 
@@ -186,6 +189,7 @@ def test_a_registry_may_stall_lie_and_die(box, maker, variants, measured):
     box.unplug()
     start(box, "0.2.0")
     maker.liar.be("well")
+    box.owner.call("POST", "/os/dismiss")
     stage(box, box.owner, release)
     again = maker.liar.sent()[began:]
     measured["sent_again_bytes"] = sum(count for _, _, count in again)
