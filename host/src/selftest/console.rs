@@ -3,7 +3,8 @@
 //! The console's certificate is signed by nobody, so it is known by the fingerprint that the local socket tells. Where
 //! that cannot be asked, any certificate is taken, and the answer says so: the address is one of this machine itself, and
 //! what is looked for is a console that does not answer, not somebody who pretends to be one. A host that starts, or is
-//! slow, is waited for; one that answers 5xx, or says that no client could play, is not.
+//! slow, is waited for; one that answers 5xx, or says that no client could play, is not. As long as the local socket says
+//! that it starts, the console is not asked: what it has to do then is to get ready.
 //!
 //! Deliberately absent: logging in. What only an owner may ask is not asked.
 
@@ -28,8 +29,9 @@ use crate::mgmt::wire::{Health, Landing, Stage};
 
 /// No answer takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// A host that is not there yet is asked again after this time.
-const PAUSE: Duration = Duration::from_millis(200);
+/// A host that is not there yet is asked again after this time: a second is little of a start, and asking costs one that
+/// is busy.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -84,7 +86,12 @@ fn round(options: &Options, runtime: &Runtime) -> Result<String, Trouble> {
     // The local socket opens before the console does: where this one is open, that one can be asked.
     let knock = runtime.block_on(connect(options.address));
     drop(knock.map_err(|error| Trouble::NotYet(error.to_string()))?);
-    let (pin, compared) = match fingerprint(options) {
+    let told = told(options);
+    if let Ok(Landing { stage: stage @ Stage::Starting { .. }, .. }) = &told {
+        started(stage)?;
+    }
+    let unknown = || "the host does not say which one it has".to_owned();
+    let (pin, compared) = match told.and_then(|told| told.fingerprint.ok_or_else(unknown)) {
         Ok(fingerprint) => {
             (Pin::Fingerprint(fingerprint), "its certificate is the host's".to_owned())
         }
@@ -95,17 +102,32 @@ fn round(options: &Options, runtime: &Runtime) -> Result<String, Trouble> {
     Ok(format!("{found}; {compared}"))
 }
 
-/// Of the console's certificate, as the host tells it where nobody can listen.
-fn fingerprint(options: &Options) -> Result<String, String> {
+/// What the host says of itself where nobody can listen: how far it is, and which certificate the console has.
+fn told(options: &Options) -> Result<Landing, String> {
     let host = match &options.socket {
         Some(socket) => Client::at(socket),
         None => Client::find(),
     };
-    let landing = host.and_then(|host| host.landing()).map_err(|error: ClientError| {
+    host.and_then(|host| host.landing()).map_err(|error: ClientError| {
         // Of several lines, the first says it.
         printable(error.to_string().lines().next().unwrap_or_default())
-    })?;
-    landing.fingerprint.ok_or_else(|| "the host does not say which one it has".to_owned())
+    })
+}
+
+/// Whether it has started.
+fn started(stage: &Stage) -> Result<(), Trouble> {
+    match stage {
+        Stage::Ready => Ok(()),
+        Stage::Starting { step, count, doing } => {
+            let doing = printable(doing);
+            let reason = format!("the host is still starting: step {step} of {count}, {doing}");
+            Err(Trouble::NotYet(reason))
+        }
+        Stage::Failed { reason } => {
+            let reason = printable(reason);
+            Err(Trouble::Red(format!("the host cannot stream: {reason}")))
+        }
+    }
 }
 
 /// Whoever asks.
@@ -126,18 +148,7 @@ impl Caller {
     async fn ask_all(&self) -> Result<String, Trouble> {
         let landing = self.ask(LANDING).await?.good()?;
         let landing: Landing = landing.json()?;
-        match &landing.stage {
-            Stage::Ready => {}
-            Stage::Starting { step, count, doing } => {
-                let doing = printable(doing);
-                let reason = format!("the host is still starting: step {step} of {count}, {doing}");
-                return Err(Trouble::NotYet(reason));
-            }
-            Stage::Failed { reason } => {
-                let reason = printable(reason);
-                return Err(Trouble::Red(format!("the host cannot stream: {reason}")));
-            }
-        }
+        started(&landing.stage)?;
         let page = self.ask(PAGE).await?.good()?;
         if page.body.is_empty() {
             return Err(Trouble::Red("the page is empty".to_owned()));

@@ -57,12 +57,16 @@ const MAX_RESTARTS: u32 = 3;
 /// Says that a start was judged and stays up; `punktfunk-deadline.service` leaves it alone then.
 const STAYS: &str = "/run/punktfunk-os/stays";
 
+/// A daemon whose console is open already may still be starting. It is waited for with all the time that there is but for
+/// this: what it says then is to be heard, and the self-test told that it had no time.
+const CONSOLE_SPARE: Duration = Duration::from_secs(20);
+
 /// A check that fails is made so often: a single lost packet is no bad deployment. The self-test looks twice itself.
 const CONSOLE_ROUNDS: u32 = 3;
 const SELF_TEST_ROUNDS: u32 = 2;
 
 /// What a check is, and what it runs.
-const CONSOLE: &[&str] = &["punktfunk-host", "check-console"];
+const CONSOLE: &[&str] = &["punktfunk-host", "check-console", "--patience"];
 const SELF_TEST: &[&str] = &[
     "punktfunk-host",
     "selftest",
@@ -224,10 +228,22 @@ fn checks(deadline: Deadline) -> Vec<Check> {
     tell!("{}: {}", daemon.name, daemon.detail);
     let mut checks = vec![daemon];
     if checks[0].passed {
-        checks.push(repeat(CONSOLE_CHECK, CONSOLE, CONSOLE_ROUNDS, deadline, read_console));
-        checks.push(repeat("self-test", SELF_TEST, SELF_TEST_ROUNDS, deadline, read_self_test));
+        checks.push(repeat(CONSOLE_CHECK, console, CONSOLE_ROUNDS, deadline, read_console));
+        checks.push(repeat("self-test", self_test, SELF_TEST_ROUNDS, deadline, read_self_test));
     }
     checks
+}
+
+/// The words of a check for which there is so much time left.
+type Words = fn(Duration) -> Vec<String>;
+
+fn console(left: Duration) -> Vec<String> {
+    let patience = left.saturating_sub(CONSOLE_SPARE).as_secs().clamp(1, MAX_LIMIT_S);
+    CONSOLE.iter().map(ToString::to_string).chain([patience.to_string()]).collect()
+}
+
+fn self_test(_: Duration) -> Vec<String> {
+    SELF_TEST.iter().map(ToString::to_string).collect()
 }
 
 /// Waits until systemd calls the daemon active, or gives it up.
@@ -260,7 +276,7 @@ enum Found {
 /// Makes a check until it passes, has failed often enough, or the time is over.
 fn repeat(
     name: &str,
-    words: &[&str],
+    words: Words,
     most: u32,
     deadline: Deadline,
     read: fn(&Ran) -> Found,
@@ -276,7 +292,9 @@ fn repeat(
         if left < PAUSE {
             return check(false, "not made: what came before took all the time");
         }
-        let found = match run(&unprivileged(words), left) {
+        let words = words(left);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let found = match run(&unprivileged(&words), left) {
             Ok(ran) => read(&ran),
             Err(ProgramError::TooSlow { .. }) => {
                 return check(false, &format!("it had not ended after {} s", left.as_secs()));
@@ -380,6 +398,13 @@ mod tests {
         assert_eq!(parse_limit(Some("soon")), LIMIT);
         assert_eq!(parse_limit(Some("500")), Duration::from_secs(500));
         assert_eq!(parse_limit(Some("999999")), Duration::from_secs(600));
+    }
+
+    #[test]
+    fn a_console_has_the_time_that_is_left_but_for_its_last_words() {
+        let patience = |left| console(Duration::from_secs(left)).pop().unwrap();
+        assert_eq!([240, 21, 20, 2].map(patience), ["220", "1", "1", "1"]);
+        assert_eq!(patience(MAX_LIMIT_S * 2), MAX_LIMIT_S.to_string());
     }
 
     #[test]
