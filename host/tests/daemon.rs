@@ -43,8 +43,10 @@ fn a_service_manager_hears_how_the_host_is_and_the_owner_what_it_offers() {
         folder.path(),
         "a_service_manager_hears_how_the_host_is_and_the_owner_what_it_offers",
     );
-    hear(&manager, "READY=1");
+    // As soon as its owner can see how far it is, and again when it is put together.
+    hear(&manager, "READY=1\nSTATUS=its console is open and says how far the rest is");
     hear(&manager, "WATCHDOG=1");
+    hear(&manager, "READY=1\nSTATUS=it is put together");
 
     let status = Client::at(&folder.path().join("run/host.sock")).unwrap().status().unwrap();
     let apps = status.backends.iter().find(|backend| backend.room == "apps").unwrap();
@@ -60,12 +62,13 @@ fn a_service_manager_hears_how_the_host_is_and_the_owner_what_it_offers() {
     assert!(host.wait().unwrap().success());
 }
 
-/// Waits until the service manager is told this.
-fn hear(manager: &UnixDatagram, message: &str) {
+/// Waits until the service manager is told these lines, in one message.
+fn hear(manager: &UnixDatagram, lines: &str) {
     let mut bytes = [0; 512];
     loop {
         let count = manager.recv(&mut bytes).unwrap();
-        if String::from_utf8_lossy(&bytes[..count]).lines().any(|line| line == message) {
+        let said = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        if lines.lines().all(|wanted| said.lines().any(|line| line == wanted)) {
             return;
         }
     }

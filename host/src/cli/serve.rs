@@ -75,6 +75,7 @@ async fn serve(
     let mut signals = Signals::listen()?;
     let remembered = remember(arguments, config).await?;
     let (mut opened, preparing) = open(arguments, remembered, logbook)?;
+    tell_that_doors_are_open(&opened.doors);
     let host = watch(preparing, &mut opened, &mut signals, arguments).await;
     let Opened { doors, found, attendant, .. } = opened;
 
@@ -356,8 +357,20 @@ async fn watch(
     }
 }
 
-/// The host is put together, or cannot be. systemd is told that it is ready in both cases: a unit that never becomes
-/// ready is killed, and with it the one place that says what is wrong. Whether a client can play, health says.
+/// From here on the console answers, and says how far the rest is: systemd need not keep anybody waiting who waits for
+/// this host. Where there is no console, nobody can see anything before the host is put together.
+fn tell_that_doors_are_open(doors: &Doors) {
+    if doors.console.is_some() {
+        tell_systemd(&[
+            sd_notify::NotifyState::Ready,
+            sd_notify::NotifyState::Status("its console is open and says how far the rest is"),
+        ]);
+    }
+}
+
+/// The host is put together, or cannot be. systemd is told that it is ready in both cases, if it does not know yet: a unit
+/// that never becomes ready is killed, and with it the one place that says what is wrong. Whether a client can play,
+/// health says.
 fn take_over(
     started: anyhow::Result<Host>,
     startup: &Startup,
@@ -395,11 +408,15 @@ fn take_over(
     }
     host.news.iter().for_each(|problem| warn!("{problem}"));
     info!(state = %host.state_dir.display(), "the host is ready");
-    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    tell_systemd(&[
+        sd_notify::NotifyState::Ready,
+        sd_notify::NotifyState::Status("it is put together"),
+    ]);
     Some(host)
 }
 
-/// The watchdog watches from the moment the host is ready; before that, systemd is asked for more time instead.
+/// The watchdog watches from the moment systemd is told that the host is ready; where that is late, because there is no
+/// console, systemd is asked for more time.
 fn feed_watchdog(is_starting: bool) {
     /// Longer than the longest time between two feedings.
     const MORE_TIME_USEC: u32 = 150_000_000;
