@@ -6,8 +6,9 @@
 //! [`LARGE_BYTES`] in a mapping of its own, gives all of it back. It costs no time on the line, which allocates nothing
 //! per packet and keeps its buffers.
 //!
-//! glibc reads the settings from the environment when a program begins, so the host begins once more with them. What
-//! it starts does not inherit them: sessions get an environment of their own.
+//! glibc reads the settings from the environment when a program begins, so the host begins once more with them, unless
+//! whoever starts it has set them, as the unit of a box does. What it starts does not inherit them: sessions get an
+//! environment of their own.
 //!
 //! What is small and stays on the heap keeps the free memory below it: after a storm of requests, most of a mebibyte in
 //! ten. So the host gives it back now and then while nobody plays ([`give_back`]).
@@ -85,5 +86,16 @@ mod tests {
         assert!(!is_settled(|name| name == "PATH"));
         assert!(is_settled(|name| name == "GLIBC_TUNABLES"));
         assert!(SETTINGS.iter().all(|(set, _)| is_settled(|name| name == *set)));
+    }
+
+    #[test]
+    fn a_box_has_them_set_so_that_the_host_begins_once() {
+        let unit = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../overlays/base/usr/lib/systemd/system/punktfunk-host.service"
+        ));
+        let words = SETTINGS.map(|(name, value)| format!("{name}={value}")).join(" ");
+        let line = format!("Environment={words}");
+        assert!(unit.lines().any(|one| one == line), "{line}");
     }
 }
