@@ -72,9 +72,11 @@ def fill(sysroot: Path, esp: Path, tar: Path, units: dict[str, tuple[str, str]],
     run("cp", "-a", f"{ROOT}/overlays/debug/.", sysroot)
     system = sysroot / "etc/systemd/system"
     for name, (text, target) in units.items():
+        (system / name).parent.mkdir(exist_ok=True)
         (system / name).write_text(text)
-        (system / f"{target}.wants").mkdir(exist_ok=True)
-        (system / f"{target}.wants" / name).symlink_to(f"../{name}")
+        if target:
+            (system / f"{target}.wants").mkdir(exist_ok=True)
+            (system / f"{target}.wants" / name).symlink_to(f"../{name}")
     install_loader(esp, read)
     (esp / "plain").mkdir()
     for name in ("vmlinuz", "initramfs.img"):
