@@ -19,7 +19,7 @@ use punktfunk_core::media::{
     OpusPacket, SourceIndex,
 };
 use punktfunk_core::time::Timestamp;
-use punktfunk_host::agent::{Agent, AgentError, AgentStarter, Local, ProfileNumber};
+use punktfunk_host::agent::{Agent, AgentError, AgentStarter, Local, Place, ProfileNumber};
 use punktfunk_host::audio::AudioSpec;
 use punktfunk_host::capture::{CaptureError, CapturedFrame, FramePool, FrameSource, PixelFormat};
 use punktfunk_host::display::{
@@ -492,9 +492,13 @@ impl AgentStarter for Counted {
         self.real.isolates()
     }
 
-    fn start(&self, profile: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
-        self.profiles.lock().unwrap().push(profile);
-        self.real.start(profile)
+    fn take(&self, profile: ProfileNumber, purpose: &'static str) -> Result<Place, AgentError> {
+        self.real.take(profile, purpose)
+    }
+
+    fn start_in(&self, place: &Place) -> Result<Arc<dyn Agent>, AgentError> {
+        self.profiles.lock().unwrap().push(place.profile());
+        self.real.start_in(place)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use punktfunk_agent::{
     Ask, MAX_FILE_BYTES, MAX_LAST_WORDS_BYTES, MAX_PROCESSES, MAX_REQUEST_BYTES, MAX_SAY_BYTES,
-    MAX_TEXT_BYTES, Outcome, Request, Say, channel, pack, unpack,
+    MAX_TEXT_BYTES, Outcome, Request, Say, Stream, channel, pack, unpack,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -168,12 +168,21 @@ impl Keeper {
 
     fn take_request(&mut self, buffer: &mut [u8]) -> Result<(), Over> {
         let got = channel::receive(&self.channel, buffer).map_err(|_| Over)?;
-        if got.bytes == 0 || got.descriptor.is_some() {
+        if got.bytes == 0 {
             return Err(Over);
         }
         let (request, body) = unpack::<Request>(&buffer[..got.bytes]).map_err(|_| Over)?;
         let number = request.number;
-        let outcome = match self.serve(number, request.ask, body) {
+        let stream = match &request.ask {
+            Ask::Spawn { stream, .. } => *stream,
+            _ => None,
+        };
+        let sent = match (stream, got.descriptor) {
+            (Some(stream), Some(end)) => Some((stream, end)),
+            (None, None) => None,
+            _ => return Err(Over),
+        };
+        let outcome = match self.serve(number, request.ask, body, sent) {
             Ok(Some(outcome)) => outcome,
             // It is answered later.
             Ok(None) => return Ok(()),
@@ -185,7 +194,13 @@ impl Keeper {
         self.answer(number, outcome, None)
     }
 
-    fn serve(&mut self, number: u64, ask: Ask, body: &[u8]) -> Result<Option<Outcome>, String> {
+    fn serve(
+        &mut self,
+        number: u64,
+        ask: Ask,
+        body: &[u8],
+        sent: Option<(Stream, OwnedFd)>,
+    ) -> Result<Option<Outcome>, String> {
         let in_words = |error: io::Error| error.to_string();
         let folder = &self.arguments.runtime_dir;
         match ask {
@@ -193,14 +208,14 @@ impl Keeper {
                 return Err("the file is too large".to_owned());
             }
             Ask::WriteFile { name } => folder::write(folder, &name, body).map_err(in_words)?,
-            Ask::Spawn { program, arguments, environment, keeps_last_words } => {
+            Ask::Spawn { program, arguments, environment, keeps_last_words, stream: _ } => {
                 let spec = program::Spec {
                     program: &program,
                     arguments: &arguments,
                     environment: &environment,
                     keeps_last_words,
                 };
-                self.spawn(number, &spec)?;
+                self.spawn(number, &spec, sent)?;
             }
             Ask::Signal { process, force } => {
                 if let Some(program) = self.programs.get(&process) {
@@ -225,14 +240,19 @@ impl Keeper {
         Ok(Some(Outcome::Done))
     }
 
-    fn spawn(&mut self, number: u64, spec: &program::Spec<'_>) -> Result<(), String> {
+    fn spawn(
+        &mut self,
+        number: u64,
+        spec: &program::Spec<'_>,
+        sent: Option<(Stream, OwnedFd)>,
+    ) -> Result<(), String> {
         if self.ending.is_some() || self.programs.contains_key(&number) {
             return Err("the session is ending".to_owned());
         }
         if self.programs.len() >= MAX_PROCESSES {
             return Err(format!("{MAX_PROCESSES} programs run already, which is the limit"));
         }
-        let (pid, stderr) = program::start(spec, &self.environment, &self.arguments.home)?;
+        let (pid, stderr) = program::start(spec, sent, &self.environment, &self.arguments.home)?;
         self.programs.insert(number, Program { pid, stderr, words: VecDeque::new() });
         Ok(())
     }

@@ -3,8 +3,9 @@
 //! This library is what host and agent say to each other. They share one connected `SOCK_SEQPACKET` Unix socket. Each
 //! packet is one message: a line of JSON, then, where the message has one, a body of raw bytes (a file, last words).
 //! The agent speaks first and says [`Say::Hello`]; from then on the host numbers its requests and each is answered once,
-//! with its number, in any order. [`Say::Ended`] comes whenever a program has ended. A connected descriptor travels with
-//! the answer to [`Ask::Connect`] and with nothing else.
+//! with its number, in any order. [`Say::Ended`] comes whenever a program has ended. A descriptor travels to the agent
+//! with an [`Ask::Spawn`] that names a [`Stream`], and to the host with the answer to [`Ask::Connect`], and with nothing
+//! else.
 //!
 //! Every count and size has a limit here, and either side holds the other to it. A side that hears what it does not
 //! understand hangs up; for the agent, the end of the connection is the end of the session.
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. Host and agent are installed together and must agree.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The largest packet that the host sends, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 96 * 1024;
 /// The largest packet that the agent sends, in bytes.
@@ -38,6 +39,15 @@ pub const MAX_PROCESSES: usize = 64;
 pub const MAX_WORDS: usize = 512;
 /// The longest path, reason or status that the agent tells, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024;
+
+/// What the name of a folder begins with in which somebody restores a home; it is not whole yet.
+pub const RESTORING: &str = ".punktfunk-restore-";
+/// The folder in a home that takes the place of everything else in it before the agent serves anybody.
+pub const RESTORED: &str = ".punktfunk-restored";
+/// The same while that is being done.
+pub const PLACING: &str = ".punktfunk-placing";
+/// What the name of a folder begins with that has what was in the home before.
+pub const REPLACED: &str = ".punktfunk-replaced-";
 
 /// What the host asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +79,8 @@ pub enum Ask {
         environment: BTreeMap<String, String>,
         /// Keep the end of its standard error and tell it in [`Say::Ended`].
         keeps_last_words: bool,
+        /// The descriptor that comes along is this stream of the program; without it, none comes along.
+        stream: Option<Stream>,
     },
     /// Send a signal to a program's process group; fine if it has ended.
     Signal {
@@ -89,6 +101,16 @@ pub enum Ask {
         /// How long programs may take to end by themselves, in milliseconds.
         grace_ms: u64,
     },
+}
+
+/// A stream of a program that the host holds the other end of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Its standard input.
+    Input,
+    /// Its standard output.
+    Output,
 }
 
 /// What the agent says.
@@ -205,6 +227,7 @@ mod tests {
             arguments: vec!["-c".to_owned(), "echo \"a\nb\"".to_owned()],
             environment: BTreeMap::from([("A".to_owned(), "ü".to_owned())]),
             keeps_last_words: true,
+            stream: Some(Stream::Output),
         };
         let request = Request { number: u64::MAX, ask };
         let packet = pack(&request, b"\n\0body", MAX_REQUEST_BYTES).unwrap();

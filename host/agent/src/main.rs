@@ -8,6 +8,7 @@
 
 mod family;
 mod folder;
+mod home;
 mod keeper;
 mod program;
 
@@ -102,7 +103,7 @@ fn connection(arguments: &Arguments) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The first acts: give up what is not needed, adopt whatever will lose its parent, make the folder.
+/// The first acts: give up what is not needed, adopt whatever will lose its parent, make the folder, finish a restore.
 fn begin(arguments: &Arguments) -> io::Result<SignalFd> {
     rustix::thread::set_no_new_privs(true)?;
     // Other programs of this user shall not read the agent's memory or borrow its connection.
@@ -117,6 +118,12 @@ fn begin(arguments: &Arguments) -> io::Result<SignalFd> {
     folder::prepare(&arguments.runtime_dir).map_err(|error| {
         io::Error::other(format!("the folder {}: {error}", arguments.runtime_dir.display()))
     })?;
+    if let Err(error) = home::settle(&arguments.home) {
+        // Whoever restored it looks whether it is there; a session has the home that there is.
+        complain(&format!(
+            "punktfunk-agent: a home that was restored is not in its place: {error}"
+        ));
+    }
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);

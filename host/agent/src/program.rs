@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::sys::signal::SigSet;
-use punktfunk_agent::MAX_WORDS;
+use punktfunk_agent::{MAX_WORDS, Stream};
 use rustix::fs::{Access, OFlags};
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 
@@ -30,12 +30,14 @@ pub(crate) struct Spec<'a> {
     pub(crate) keeps_last_words: bool,
 }
 
-/// Starts a program; gives back its process and, if its last words are wanted, where they come from.
+/// Starts a program, with what the host has sent for one of its streams; gives back its process and, if its last words
+/// are wanted, where they come from.
 ///
 /// # Errors
 /// In words for people.
 pub(crate) fn start(
     spec: &Spec<'_>,
+    sent: Option<(Stream, OwnedFd)>,
     base: &BTreeMap<OsString, OsString>,
     home: &Path,
 ) -> Result<(Pid, Option<OwnedFd>), String> {
@@ -62,6 +64,11 @@ pub(crate) fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(if spec.keeps_last_words { Stdio::piped() } else { Stdio::null() });
+    match sent {
+        Some((Stream::Input, end)) => drop(command.stdin(end)),
+        Some((Stream::Output, end)) => drop(command.stdout(end)),
+        None => {}
+    }
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let words = child.stderr.take().map(OwnedFd::from);
     if let Some(words) = &words {

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use punktfunk_agent::{
-    Ask, MAX_LAST_WORDS_BYTES, MAX_REQUEST_BYTES, MAX_SAY_BYTES, Outcome, Request, Say, channel,
-    pack, unpack,
+    Ask, MAX_LAST_WORDS_BYTES, MAX_REQUEST_BYTES, MAX_SAY_BYTES, Outcome, Request, Say, Stream,
+    channel, pack, unpack,
 };
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -68,6 +68,63 @@ fn a_program_has_its_environment_and_leaves_its_last_words() {
 }
 
 #[test]
+fn the_host_holds_the_other_end_of_a_stream() {
+    let mut rig = Rig::start();
+    let mut spawn = |stream, script: &str, end: &OwnedFd| {
+        let arguments = vec!["-c".to_owned(), script.to_owned()];
+        let (program, environment) = ("sh".to_owned(), BTreeMap::new());
+        let (keeps_last_words, stream) = (true, Some(stream));
+        let ask = Ask::Spawn { program, arguments, environment, keeps_last_words, stream };
+        rig.ask_with(ask, b"", Some(end));
+        assert_eq!(rig.outcome(), Outcome::Done);
+    };
+    let (reads, writes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    spawn(Stream::Output, "echo from the home; exec >&-; sleep 600", &writes);
+    drop(writes);
+    let mut said = String::new();
+    fs::File::from(reads).read_to_string(&mut said).unwrap();
+    assert_eq!(said, "from the home\n", "nobody else holds the end");
+
+    let (reads, writes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    spawn(Stream::Input, "cat >&2", &reads);
+    drop(reads);
+    fs::File::from(writes).write_all(b"to the home").unwrap();
+    assert_eq!(rig.ended(), ("exit status: 0".to_owned(), b"to the home".to_vec()));
+}
+
+#[test]
+fn a_descriptor_that_nobody_announced_ends_the_session() {
+    let spawn = |stream| Ask::Spawn {
+        program: "true".to_owned(),
+        arguments: vec![],
+        environment: BTreeMap::new(),
+        keeps_last_words: false,
+        stream,
+    };
+    for (ask, sends) in
+        [(Ask::Sockets, true), (spawn(None), true), (spawn(Some(Stream::Input)), false)]
+    {
+        let mut rig = Rig::start();
+        let (end, _other) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        rig.ask_with(ask, b"", sends.then_some(&end));
+        assert!(rig.agent.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_restored_home_is_in_its_place_before_anybody_is_served() {
+    let (outer, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(home.path().join(punktfunk_agent::RESTORED)).unwrap();
+    fs::write(home.path().join(punktfunk_agent::RESTORED).join("save"), "new").unwrap();
+    fs::write(home.path().join("save"), "old").unwrap();
+    let (channel, mut agent) = start(&outer.path().join("run"), home.path());
+    assert!(channel::wait(&channel, PollFlags::IN, Instant::now() + PATIENCE).unwrap());
+    assert_eq!(fs::read_to_string(home.path().join("save")).unwrap(), "new");
+    drop(channel);
+    agent.wait().unwrap();
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_in_words() {
     let mut rig = Rig::start();
     let name = || "../escape".to_owned();
@@ -76,6 +133,7 @@ fn what_cannot_be_done_is_refused_in_words() {
         arguments: vec![],
         environment: BTreeMap::new(),
         keeps_last_words: false,
+        stream: None,
     };
     for ask in [
         Ask::WriteFile { name: name() },
@@ -242,6 +300,7 @@ fn there_is_a_limit_to_what_runs_at_once() {
         arguments: vec!["600".to_owned()],
         environment: BTreeMap::new(),
         keeps_last_words: false,
+        stream: None,
     };
     for _ in 0..punktfunk_agent::MAX_PROCESSES {
         rig.ask(ask(), b"");
@@ -284,10 +343,14 @@ impl Rig {
     }
 
     fn ask(&mut self, ask: Ask, body: &[u8]) {
+        self.ask_with(ask, body, None);
+    }
+
+    fn ask_with(&mut self, ask: Ask, body: &[u8], descriptor: Option<&OwnedFd>) {
         self.number += 1;
         let request = Request { number: self.number, ask };
         let packet = pack(&request, body, MAX_REQUEST_BYTES).unwrap();
-        channel::send(&self.channel, &packet, None, PATIENCE).unwrap();
+        channel::send(&self.channel, &packet, descriptor.map(AsFd::as_fd), PATIENCE).unwrap();
     }
 
     fn hear(&mut self) -> (Say, Vec<u8>, Option<OwnedFd>) {
@@ -321,7 +384,9 @@ impl Rig {
     fn spawn_with(&mut self, words: &[&str], environment: BTreeMap<String, String>) -> u64 {
         let arguments = words[1..].iter().map(|word| (*word).to_owned()).collect();
         let program = words[0].to_owned();
-        self.ask(Ask::Spawn { program, arguments, environment, keeps_last_words: true }, b"");
+        let (keeps_last_words, stream) = (true, None);
+        let ask = Ask::Spawn { program, arguments, environment, keeps_last_words, stream };
+        self.ask(ask, b"");
         assert_eq!(self.outcome(), Outcome::Done);
         self.number
     }

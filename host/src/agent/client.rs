@@ -6,7 +6,7 @@
 //! connection, and with it the session. So does silence: an agent that leaves a request unanswered is not asked again.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use punktfunk_agent::{
     Ask, MAX_FILE_BYTES, MAX_LAST_WORDS_BYTES, MAX_PROCESSES, MAX_REQUEST_BYTES, MAX_SAY_BYTES,
-    MAX_SOCKETS, MAX_TEXT_BYTES, Outcome, Request, Say, channel, is_plain_name,
+    MAX_SOCKETS, MAX_TEXT_BYTES, Outcome, Request, Say, Stream, channel, is_plain_name,
 };
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, Shutdown, SocketType, sockopt};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{Agent, AgentError, Process, ProcessSpec};
 
@@ -120,6 +121,32 @@ impl Client {
     }
 }
 
+impl Client {
+    fn start(
+        &self,
+        spec: &ProcessSpec,
+        sent: Option<(Stream, BorrowedFd<'_>)>,
+    ) -> Result<Box<dyn Process>, AgentError> {
+        let doing = || format!("starting \"{}\"", clean_text(&spec.program));
+        let number = self.link.expect_process()?;
+        let ask = Ask::Spawn {
+            program: spec.program.clone(),
+            arguments: spec.arguments.clone(),
+            environment: spec.environment.clone(),
+            keeps_last_words: spec.keeps_last_words,
+            stream: sent.map(|(stream, _)| stream),
+        };
+        let end = sent.map(|(_, end)| end);
+        let started =
+            self.link.ask_as(number, ask, end, doing).and_then(|reply| self.link.only_done(&reply));
+        if let Err(error) = started {
+            self.link.state().processes.remove(&number);
+            return Err(error);
+        }
+        Ok(Box::new(Remote { link: Arc::clone(&self.link), number }))
+    }
+}
+
 impl Agent for Client {
     fn runtime_dir(&self) -> &Path {
         &self.runtime_dir
@@ -140,21 +167,23 @@ impl Agent for Client {
     }
 
     fn spawn(&self, spec: &ProcessSpec) -> Result<Box<dyn Process>, AgentError> {
-        let doing = || format!("starting \"{}\"", clean_text(&spec.program));
-        let number = self.link.expect_process()?;
-        let ask = Ask::Spawn {
-            program: spec.program.clone(),
-            arguments: spec.arguments.clone(),
-            environment: spec.environment.clone(),
-            keeps_last_words: spec.keeps_last_words,
+        self.start(spec, None)
+    }
+
+    fn spawn_piped(
+        &self,
+        spec: &ProcessSpec,
+        stream: Stream,
+    ) -> Result<(Box<dyn Process>, OwnedFd), AgentError> {
+        // Made here: what an agent hands over could be anything.
+        let (reads, writes) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| {
+            AgentError::Refused { doing: "making a pipe".to_owned(), reason: error.to_string() }
+        })?;
+        let (ours, its) = match stream {
+            Stream::Input => (writes, reads),
+            Stream::Output => (reads, writes),
         };
-        let started =
-            self.link.ask_as(number, ask, &[], doing).and_then(|reply| self.link.only_done(&reply));
-        if let Err(error) = started {
-            self.link.state().processes.remove(&number);
-            return Err(error);
-        }
-        Ok(Box::new(Remote { link: Arc::clone(&self.link), number }))
+        Ok((self.start(spec, Some((stream, its.as_fd())))?, ours))
     }
 
     fn sockets(&self) -> Result<Vec<String>, AgentError> {
@@ -311,17 +340,17 @@ impl Link {
 
     fn ask(&self, ask: Ask, body: &[u8], doing: impl Fn() -> String) -> Result<Reply, AgentError> {
         let number = self.next_number();
-        self.exchange(number, ask, body, CALL_PATIENCE, doing)
+        self.exchange((number, ask), body, None, CALL_PATIENCE, doing)
     }
 
     fn ask_as(
         &self,
         number: u64,
         ask: Ask,
-        body: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
         doing: impl Fn() -> String,
     ) -> Result<Reply, AgentError> {
-        self.exchange(number, ask, body, CALL_PATIENCE, doing)
+        self.exchange((number, ask), &[], descriptor, CALL_PATIENCE, doing)
     }
 
     fn ask_within(
@@ -331,7 +360,7 @@ impl Link {
         doing: impl Fn() -> String,
     ) -> Result<Reply, AgentError> {
         let number = self.next_number();
-        self.exchange(number, ask, &[], patience, doing)
+        self.exchange((number, ask), &[], None, patience, doing)
     }
 
     fn next_number(&self) -> u64 {
@@ -357,9 +386,9 @@ impl Link {
     /// Sends a request and waits for its answer.
     fn exchange(
         &self,
-        number: u64,
-        ask: Ask,
+        (number, ask): (u64, Ask),
         body: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
         patience: Duration,
         doing: impl Fn() -> String,
     ) -> Result<Reply, AgentError> {
@@ -374,7 +403,7 @@ impl Link {
             state.asked.insert(number, None);
         }
         let deadline = Instant::now() + patience;
-        if let Err(error) = channel::send(&self.socket, &packet, None, patience) {
+        if let Err(error) = channel::send(&self.socket, &packet, descriptor, patience) {
             self.state().asked.remove(&number);
             return Err(self.hang_up(&format!("it takes no request: {error}")));
         }

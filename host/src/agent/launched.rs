@@ -6,12 +6,11 @@
 //!
 //! Deliberately absent: which user a profile has. Only the launcher knows, and it takes no number but the profile's.
 
-use std::collections::BTreeSet;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -21,7 +20,7 @@ use rustix::net::{
     sendmsg, socket_with,
 };
 
-use super::{Agent, AgentError, AgentStarter, ProfileNumber, open};
+use super::{Agent, AgentError, AgentStarter, Place, Places, ProfileNumber, open};
 
 /// How long the launcher may take. A start waits up to ten seconds for the agent, and may sweep up after it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,14 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Launched {
     socket: PathBuf,
-    /// The profiles whose agents live.
-    taken: Arc<Mutex<BTreeSet<u16>>>,
+    places: Places,
 }
 
 impl Launched {
     /// Agents of the launcher whose socket this is. Whether it answers is not looked at: it may come later, or again.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, taken: Arc::default() }
+        Self { socket, places: Places::default() }
     }
 
     /// What keeps sessions from being kept apart, in a sentence: the launcher does not answer, or the packet filter
@@ -89,12 +87,14 @@ impl AgentStarter for Launched {
         true
     }
 
-    fn start(&self, profile: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
-        if !lock(&self.taken).insert(profile.0) {
-            let reason = format!("profile {} already has a session", profile.0);
-            return Err(AgentError::Start { reason });
-        }
-        let (socket, taken) = (self.socket.clone(), Arc::clone(&self.taken));
+    fn take(&self, profile: ProfileNumber, purpose: &'static str) -> Result<Place, AgentError> {
+        self.places.take(profile, purpose)
+    }
+
+    fn start_in(&self, place: &Place) -> Result<Arc<dyn Agent>, AgentError> {
+        let (socket, place) = (self.socket.clone(), place.clone());
+        let profile = place.profile();
+        let channel = self.begin(profile.0)?;
         let after_end = move || {
             // Without the launcher nothing can be ended now; the next start begins with the same request.
             if let Err(refusal) = ask(&socket, &format!("stop {}", profile.0)) {
@@ -104,15 +104,9 @@ impl AgentStarter for Launched {
                     "what a session left could not be swept up"
                 );
             }
-            lock(&taken).remove(&profile.0);
+            drop(place);
         };
-        match self.begin(profile.0) {
-            Ok(channel) => open(channel, Some(Box::new(after_end))),
-            Err(error) => {
-                lock(&self.taken).remove(&profile.0);
-                Err(error)
-            }
-        }
+        open(channel, Some(Box::new(after_end)))
     }
 }
 
@@ -189,10 +183,6 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -236,7 +226,7 @@ mod tests {
             "no session can be started: the launcher refuses: there is no profile 9[2J"
         );
         assert_eq!(thread.join().unwrap(), ["stop 9", "start 9"]);
-        assert!(lock(&launched.taken).is_empty(), "the profile may be tried again");
+        assert!(launched.take(ProfileNumber(9), "").is_ok(), "the profile may be tried again");
     }
 
     #[test]
@@ -245,7 +235,7 @@ mod tests {
         let error = launched.start(ProfileNumber(63)).map(drop).unwrap_err();
         assert_eq!(error, AgentError::NoProfile { number: 63 });
         thread.join().unwrap();
-        assert!(lock(&launched.taken).is_empty());
+        assert!(launched.take(ProfileNumber(63), "").is_ok());
     }
 
     #[test]
@@ -259,9 +249,9 @@ mod tests {
     #[test]
     fn no_two_agents_share_a_profile() {
         let launched = Launched::new("/nonexistent/launcher.sock".into());
-        lock(&launched.taken).insert(3);
+        let _place = launched.take(ProfileNumber(3), "its home is being moved").unwrap();
         let error = launched.start(ProfileNumber(3)).map(drop).unwrap_err();
-        assert!(error.to_string().contains("already has a session"), "{error}");
+        assert!(error.to_string().ends_with("3 is in use: its home is being moved"), "{error}");
     }
 
     #[test]

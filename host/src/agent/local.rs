@@ -5,20 +5,19 @@
 //!
 //! Deliberately absent: a home per profile. Whoever runs the host at a desk expects the own home in it.
 
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Agent, AgentError, AgentStarter, ProfileNumber};
+use super::{Agent, AgentError, AgentStarter, Place, Places, ProfileNumber};
 
 /// Starts agents under the daemon's own user.
 #[derive(Debug)]
@@ -26,14 +25,14 @@ pub struct Local {
     folder: PathBuf,
     program: Option<PathBuf>,
     started: AtomicU64,
-    in_use: Arc<Mutex<BTreeSet<ProfileNumber>>>,
+    places: Places,
 }
 
 impl Local {
     /// Each session gets a runtime folder of its own below `folder`, whose parent must be there. `program` is the
     /// agent; `None`: the program `punktfunk-agent` beside the one that runs.
     pub fn new(folder: PathBuf, program: Option<PathBuf>) -> Self {
-        Self { folder, program, started: AtomicU64::new(0), in_use: Arc::default() }
+        Self { folder, program, started: AtomicU64::new(0), places: Places::default() }
     }
 
     fn program(&self) -> Result<PathBuf, AgentError> {
@@ -87,8 +86,12 @@ impl AgentStarter for Local {
         false
     }
 
-    fn start(&self, profile: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
-        let place = Place::take(&self.in_use, profile)?;
+    fn take(&self, profile: ProfileNumber, purpose: &'static str) -> Result<Place, AgentError> {
+        self.places.take(profile, purpose)
+    }
+
+    fn start_in(&self, place: &Place) -> Result<Arc<dyn Agent>, AgentError> {
+        let place = place.clone();
         // Never the same name twice: the agent of a daemon that was killed may still be clearing up its own.
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let run = self.folder.join(format!("{}-{number}", std::process::id()));
@@ -108,31 +111,6 @@ impl AgentStarter for Local {
                 drop(place);
             })),
         )
-    }
-}
-
-/// A profile that is in use.
-struct Place {
-    in_use: Arc<Mutex<BTreeSet<ProfileNumber>>>,
-    profile: ProfileNumber,
-}
-
-impl Place {
-    fn take(
-        in_use: &Arc<Mutex<BTreeSet<ProfileNumber>>>,
-        profile: ProfileNumber,
-    ) -> Result<Self, AgentError> {
-        if !in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(profile) {
-            let reason = format!("profile {} is in use by another session", profile.0);
-            return Err(AgentError::Start { reason });
-        }
-        Ok(Self { in_use: Arc::clone(in_use), profile })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.profile);
     }
 }
 

@@ -11,6 +11,7 @@
 mod client;
 mod launched;
 mod local;
+mod place;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -21,6 +22,8 @@ use std::time::Duration;
 pub use client::open;
 pub use launched::Launched;
 pub use local::Local;
+pub use place::{Place, Places};
+pub use punktfunk_agent::Stream;
 
 /// Brings agents to life.
 pub trait AgentStarter: Send + Sync {
@@ -30,13 +33,31 @@ pub trait AgentStarter: Send + Sync {
     /// Whether programs of a session run under another user than the daemon.
     fn isolates(&self) -> bool;
 
-    /// Starts the agent of a session in the profile with this number and returns when it answers. Blocks for up to ten
-    /// seconds. No two living agents share a profile.
+    /// Takes a profile, so that nobody else's agent is started in it meanwhile. `purpose` is what whoever comes in vain is
+    /// told, see [`Places::take`].
+    ///
+    /// # Errors
+    /// [`AgentError::Taken`].
+    fn take(&self, profile: ProfileNumber, purpose: &'static str) -> Result<Place, AgentError>;
+
+    /// Starts an agent in a profile that was taken and returns when it answers. Blocks for up to ten seconds. The place is
+    /// kept for as long as the agent lives; where one has ended, another one may be started.
     ///
     /// # Errors
     /// Whatever kept it from starting; nothing is left running.
-    fn start(&self, profile: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError>;
+    fn start_in(&self, place: &Place) -> Result<Arc<dyn Agent>, AgentError>;
+
+    /// Starts the agent of a session in the profile with this number, as [`AgentStarter::start_in`] does.
+    ///
+    /// # Errors
+    /// The profile is taken, or whatever kept it from starting; nothing is left running.
+    fn start(&self, profile: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
+        self.start_in(&self.take(profile, PLAYING)?)
+    }
 }
+
+/// What a session takes a profile for.
+pub const PLAYING: &str = "its device plays";
 
 /// The number of an owner's profile; each has a user and a home of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +85,17 @@ pub trait Agent: Send + Sync {
     /// # Errors
     /// The program is not there or did not start, or the agent is gone.
     fn spawn(&self, spec: &ProcessSpec) -> Result<Box<dyn Process>, AgentError>;
+
+    /// The same, with a pipe for one stream of the program; its other end is given back, and whoever holds it reads or
+    /// writes what the program writes or reads.
+    ///
+    /// # Errors
+    /// As [`Agent::spawn`], and there may be no pipe.
+    fn spawn_piped(
+        &self,
+        spec: &ProcessSpec,
+        stream: Stream,
+    ) -> Result<(Box<dyn Process>, OwnedFd), AgentError>;
 
     /// The names of the sockets in the runtime folder, sorted.
     ///
@@ -130,6 +162,14 @@ pub enum AgentError {
     NoProfile {
         /// The profile's number.
         number: u16,
+    },
+    /// The profile is in use.
+    #[error("no session can be started: the profile {number} is in use: {purpose}")]
+    Taken {
+        /// The profile's number.
+        number: u16,
+        /// For what.
+        purpose: &'static str,
     },
     /// It is gone, and the session's programs with it.
     #[error("the session's agent is gone: {reason}")]

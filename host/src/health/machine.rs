@@ -177,7 +177,7 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::agent::{AgentStarter, Process, ProfileNumber};
+    use crate::agent::{AgentStarter, Place, Places, Process, ProfileNumber, Stream};
 
     /// Sessions in which every program says the same; without words there are none.
     #[derive(Default)]
@@ -196,7 +196,10 @@ pub(super) mod tests {
         fn isolates(&self) -> bool {
             self.isolates
         }
-        fn start(&self, _: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
+        fn take(&self, profile: ProfileNumber, why: &'static str) -> Result<Place, AgentError> {
+            Places::default().take(profile, why)
+        }
+        fn start_in(&self, _: &Place) -> Result<Arc<dyn Agent>, AgentError> {
             match self.programs_say {
                 Some(words) => Ok(Arc::new(Session(words))),
                 None => Err(AgentError::Start { reason: "nobody starts agents".to_owned() }),
@@ -216,6 +219,13 @@ pub(super) mod tests {
         }
         fn spawn(&self, _: &ProcessSpec) -> Result<Box<dyn Process>, AgentError> {
             Ok(Box::new(Program(self.0)))
+        }
+        fn spawn_piped(
+            &self,
+            _: &ProcessSpec,
+            _: Stream,
+        ) -> Result<(Box<dyn Process>, OwnedFd), AgentError> {
+            Err(AgentError::Gone { reason: "a test".to_owned() })
         }
         fn sockets(&self) -> Result<Vec<String>, AgentError> {
             Ok(Vec::new())
