@@ -6,14 +6,19 @@
 //! and what each device may do holds at once, so that no change of the owner's falls between two lists; the rest takes
 //! effect when the host starts again, which is when keys and settings are read.
 //!
+//! What games saved is another file, of any size: [`homes`].
+//!
 //! Deliberately absent: a way in. Who the owner is, logins, tokens and the claim are not copied and not touched, so that
 //! whoever restores a backup needs a login of this host's, and gets none of another's.
 
 mod contents;
+mod head;
+pub mod homes;
 mod sealed;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
@@ -29,7 +34,7 @@ use crate::store::{
     StoredIdentity, TableCopy,
 };
 
-pub use sealed::Strength;
+pub use head::Strength;
 
 /// The largest backup, in bytes.
 pub const MAX_BACKUP_BYTES: usize = 64 * 1024 * 1024;
@@ -56,6 +61,25 @@ impl Passphrase {
     fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
+
+    /// Whether a new backup may have it.
+    fn check_new(&self) -> Result<(), BackupError> {
+        let long = self.0.chars().count() >= MIN_PASSPHRASE_CHARS;
+        if long && self.0.len() <= MAX_PASSPHRASE_BYTES {
+            Ok(())
+        } else {
+            Err(BackupError::Passphrase)
+        }
+    }
+
+    /// Whether any backup may have it: who derives keys works longer for a longer one.
+    fn check_known(&self) -> Result<(), BackupError> {
+        if self.0.len() <= MAX_PASSPHRASE_BYTES {
+            Ok(())
+        } else {
+            Err(BackupError::WrongPassphrase)
+        }
+    }
 }
 
 impl Drop for Passphrase {
@@ -80,7 +104,7 @@ pub enum BackupError {
     )]
     Passphrase,
     /// Another one is being made or restored.
-    #[error("another backup is being made or restored; try again in a moment")]
+    #[error("another backup is being made or restored; try again when it is done")]
     Busy,
     /// It would be, or is, too large.
     #[error("a backup may have {MAX_BACKUP_BYTES} bytes; this one has {got}")]
@@ -118,6 +142,12 @@ pub enum BackupError {
     Store(#[from] StoreError),
 }
 
+impl BackupError {
+    fn unfit(what: &str) -> Self {
+        Self::Unfit { what: what.to_owned() }
+    }
+}
+
 /// What a backup brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
@@ -137,7 +167,29 @@ pub struct Restored {
 pub struct Backups {
     store: Store,
     strength: Strength,
-    one_at_a_time: Arc<Mutex<()>>,
+    turns: Turns,
+}
+
+/// Lets one backup be made or restored at a time; clones share it.
+#[derive(Clone, Default)]
+struct Turns(Arc<AtomicBool>);
+
+/// Nobody else makes or restores a backup until it is dropped.
+struct Turn(Arc<AtomicBool>);
+
+impl Turns {
+    fn take(&self) -> Result<Turn, BackupError> {
+        if self.0.swap(true, Ordering::AcqRel) {
+            return Err(BackupError::Busy);
+        }
+        Ok(Turn(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl fmt::Debug for Backups {
@@ -149,7 +201,7 @@ impl fmt::Debug for Backups {
 impl Backups {
     /// Backups of this store, whose keys are derived with this strength.
     pub fn new(store: Store, strength: Strength) -> Self {
-        Self { store, strength, one_at_a_time: Arc::default() }
+        Self { store, strength, turns: Turns::default() }
     }
 
     /// A backup of all that is there now.
@@ -157,18 +209,14 @@ impl Backups {
     /// # Errors
     /// See [`BackupError`].
     pub fn make(&self, passphrase: &Passphrase) -> Result<Vec<u8>, BackupError> {
-        let long = passphrase.0.chars().count() >= MIN_PASSPHRASE_CHARS;
-        if !long || passphrase.bytes().len() > MAX_PASSPHRASE_BYTES {
-            return Err(BackupError::Passphrase);
-        }
-        self.alone(|| {
-            let copy = self.store.copy()?;
-            let made = sealed::seal(passphrase.bytes(), self.strength, |room| {
-                contents::write(&copy, env!("CARGO_PKG_VERSION"), room)
-            })?;
-            tracing::info!(bytes = made.len(), "a backup was made");
-            Ok(made)
-        })
+        passphrase.check_new()?;
+        let _turn = self.turns.take()?;
+        let copy = self.store.copy()?;
+        let made = sealed::seal(passphrase.bytes(), self.strength, |room| {
+            contents::write(&copy, env!("CARGO_PKG_VERSION"), room)
+        })?;
+        tracing::info!(bytes = made.len(), "a backup was made");
+        Ok(made)
     }
 
     /// Puts what is in a backup in the place of what is there. Paired devices and what they may do hold at once, all
@@ -177,31 +225,18 @@ impl Backups {
     /// # Errors
     /// See [`BackupError`].
     pub fn restore(&self, passphrase: &Passphrase, backup: &[u8]) -> Result<Restored, BackupError> {
-        if passphrase.bytes().len() > MAX_PASSPHRASE_BYTES {
-            return Err(BackupError::WrongPassphrase);
-        }
+        passphrase.check_known()?;
         if backup.len() > MAX_BACKUP_BYTES {
             return Err(BackupError::TooLarge { got: backup.len() });
         }
-        self.alone(|| {
-            let opened = sealed::open(passphrase.bytes(), backup)?;
-            let (copy, made_by) = contents::read(&opened)?;
-            check(&copy)?;
-            let (gone, curbed) = self.store.restore(&copy)?;
-            let rows = |table: &TableCopy| (table.name.clone(), table.rows.len());
-            tracing::info!(made_by, "a backup was restored; it holds when the host starts again");
-            Ok(Restored { made_by, rows: copy.tables.iter().map(rows).collect(), gone, curbed })
-        })
-    }
-
-    fn alone<T>(&self, act: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
-        let _only = match self.one_at_a_time.try_lock() {
-            Ok(only) => only,
-            // There is nothing behind the lock that a panic could have left half done.
-            Err(TryLockError::Poisoned(only)) => only.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(BackupError::Busy),
-        };
-        act()
+        let _turn = self.turns.take()?;
+        let opened = sealed::open(passphrase.bytes(), backup)?;
+        let (copy, made_by) = contents::read(&opened)?;
+        check(&copy)?;
+        let (gone, curbed) = self.store.restore(&copy)?;
+        let rows = |table: &TableCopy| (table.name.clone(), table.rows.len());
+        tracing::info!(made_by, "a backup was restored; it holds when the host starts again");
+        Ok(Restored { made_by, rows: copy.tables.iter().map(rows).collect(), gone, curbed })
     }
 }
 
@@ -212,7 +247,7 @@ fn check(copy: &StoreCopy) -> Result<(), BackupError> {
     if copy.min_reader > known {
         return Err(BackupError::TooNew { got: copy.min_reader, known });
     }
-    let unfit = |what: &str| BackupError::Unfit { what: what.to_owned() };
+    let unfit = BackupError::unfit;
     // Settings and apps are read again and again.
     let is_long = |cell: &Cell| matches!(cell, Cell::Text(text) if text.len() > MAX_TEXT_BYTES);
     if copy.tables.iter().any(|table| table.rows.iter().flatten().any(is_long)) {

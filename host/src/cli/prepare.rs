@@ -13,6 +13,7 @@ use super::rooms::Rooms;
 use super::serve::folders_of;
 use super::system::Playing;
 use crate::agent::AgentStarter;
+use crate::backup::homes::Homes;
 use crate::backup::{Backups, Strength};
 use crate::config::{Config, Encryption, Held, NotOffered};
 use crate::discovery::{Announcement, DiscoveryOptions, Responder};
@@ -123,7 +124,8 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     .await?;
     rooms.found.push(agents.found);
     problems.set("rooms", rooms.problems.iter().cloned().chain(agents.problem).collect());
-    let sessions = Arc::new(sessions_of(&config, &rooms, agents.starter, &store)?);
+    let starter = agents.starter;
+    let sessions = Arc::new(sessions_of(&config, &rooms, Arc::clone(&starter), &store)?);
     // It is set once.
     let _ = playing.set(sessions.clone() as Arc<dyn SessionDesk>);
     rooms.found.extend(preparation.system);
@@ -157,7 +159,7 @@ pub(super) async fn prepare(preparation: Preparation) -> anyhow::Result<Host> {
     };
     let news = live.report().problems.into_iter().skip(told).collect();
     let basics = Basics { examiner, ..basics };
-    let handles = handles_of(basics, pairing, store, sessions.clone(), live);
+    let handles = handles_of(basics, pairing, store, (sessions.clone(), starter), live);
     Ok(Host { door, announcement, sessions, handles, state_dir, news })
 }
 
@@ -166,17 +168,19 @@ fn handles_of(
     basics: Basics,
     desk: PairingDesk,
     store: Store,
-    sessions: Arc<Sessions>,
+    (sessions, agents): (Arc<Sessions>, Arc<dyn AgentStarter>),
     live: Live,
 ) -> MgmtHandles {
     let Basics { settings, examiner, os, power, backups, .. } = basics;
+    let backups = backups.unwrap_or_else(|| Backups::new(store.clone(), Strength::default()));
     MgmtHandles {
         desk,
         sessions,
         status: Arc::new(move || live.report()),
         examiner,
         settings,
-        backups: backups.unwrap_or_else(|| Backups::new(store.clone(), Strength::default())),
+        homes: Homes::new(&backups, agents),
+        backups,
         store,
         os,
         power,

@@ -4,7 +4,8 @@
 //! into the request. A route is made with [`allow`], which guards the handler and writes the same need into the API's
 //! document: what is documented is what is enforced. A route without a need does not exist, because the only way to
 //! add one goes through here. It is also given a bounded body here, so a route that takes a larger one is wrapped from
-//! outside ([`sized`](super::api::sized), [`streamed`](super::api::streamed)).
+//! outside ([`sized`](super::api::sized), [`streamed`](super::api::streamed)); one whose body has no bound is made with
+//! [`allow_streamed`].
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -15,13 +16,14 @@ use axum::extract::{FromRequest as _, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream::{StreamExt as _, unfold};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::api::{is_streamed, max_body, whole};
-use super::patience::{Stay, Stays};
+use super::patience::{Stay, Stays, Unhurried};
 use super::problem::Problem;
 use crate::access::{Scope, Scopes};
 
@@ -263,14 +265,38 @@ pub(super) fn documented<T>(make: impl FnOnce() -> T) -> T {
 }
 
 /// The routes, open to those who have what is needed; the document says so.
-pub(super) fn allow<S>(
+pub(super) fn allow<S>(need: Need, routes: UtoipaMethodRouter<S>) -> UtoipaMethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    guarded(need, Length::Bounded, routes)
+}
+
+/// The same for routes whose body is as long as it likes, and is read while it comes. It ends with an error when its
+/// caller is not who it was; so whoever reads it does nothing that stays before its end.
+pub(super) fn allow_streamed<S>(need: Need, routes: UtoipaMethodRouter<S>) -> UtoipaMethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    guarded(need, Length::Any, routes)
+}
+
+/// How long the body of a request may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Bounded,
+    Any,
+}
+
+fn guarded<S>(
     need: Need,
+    length: Length,
     (schemas, mut paths, router): UtoipaMethodRouter<S>,
 ) -> UtoipaMethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let guard = move |request: Request, next: Next| guard(need, request, next);
+    let guard = move |request: Request, next: Next| guard(need, length, request, next);
     let router = router.layer(middleware::from_fn(guard));
     if !DOCUMENTS.get() {
         paths.paths.values_mut().for_each(|item| *item = PathItem::default());
@@ -282,8 +308,8 @@ where
     (schemas, paths, router)
 }
 
-async fn guard(need: Need, request: Request, next: Next) -> Response {
-    match admit(need, request).await {
+async fn guard(need: Need, length: Length, request: Request, next: Next) -> Response {
+    match admit(need, length, request).await {
         Ok(request) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
@@ -291,7 +317,7 @@ async fn guard(need: Need, request: Request, next: Next) -> Response {
 
 /// The request, if its caller may. Where it changes something, its whole body is waited for first, and then its caller
 /// looked at again: nobody keeps a permission by sending slowly. A route that reads its body itself looks itself.
-async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
+async fn admit(need: Need, length: Length, request: Request) -> Result<Request, Problem> {
     // A door that names nobody lets nobody in.
     let unsaid = || Problem::bug("the door did not say who calls");
     request.extensions().get::<Caller>().ok_or_else(unsaid)?.check(need)?;
@@ -299,6 +325,9 @@ async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
         return Ok(request);
     }
     let standing = request.extensions().get::<Standing>().cloned().ok_or_else(unsaid)?;
+    if length == Length::Any {
+        return Ok(streamed(request, standing));
+    }
     let max_bytes = max_body(&request);
     // One that says so is not waited for.
     if usize::try_from(request.body().size_hint().lower()).map_or(true, |bytes| bytes > max_bytes) {
@@ -316,6 +345,25 @@ async fn admit(need: Need, request: Request) -> Result<Request, Problem> {
         standing.check()?;
     }
     Ok(Request::from_parts(parts, body.into()))
+}
+
+/// The request, whose body is looked at as it comes, and for whose caller it may take as long as it likes.
+fn streamed(request: Request, standing: Standing) -> Request {
+    if let Some(unhurried) = request.extensions().get::<Unhurried>() {
+        unhurried.take_time();
+    }
+    request.map(|body| {
+        let pieces = unfold(Some((body.into_data_stream(), standing)), |state| async {
+            let (mut pieces, standing) = state?;
+            let piece = pieces.next().await;
+            if !standing.holds() {
+                let ended = axum::Error::new("whoever sends it is not logged in any more");
+                return Some((Err(ended), None));
+            }
+            Some((piece?, Some((pieces, standing))))
+        });
+        axum::body::Body::from_stream(pieces.fuse())
+    })
 }
 
 /// What is answered where all that is needed is that there is an owner.

@@ -44,6 +44,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::guard::{Caller, Standing};
 use self::patience::{Pace, Patient, Stays, paced};
 use self::socket::BoundSocket;
+use crate::agent::Local;
+use crate::backup::homes::Homes;
 use crate::backup::{Backups, Strength};
 use crate::config::{self, ConfigDesk, Layers};
 use crate::health::child::Examiner;
@@ -153,6 +155,8 @@ pub struct MgmtHandles {
     pub settings: ConfigDesk,
     /// Makes and restores backups.
     pub backups: Backups,
+    /// Makes and restores backups of homes.
+    pub homes: Homes,
     /// Updates of the system.
     pub os: OsDesk,
     /// The machine's switch.
@@ -164,13 +168,16 @@ impl MgmtHandles {
     pub fn bare(desk: PairingDesk, store: Store, sessions: Arc<dyn SessionDesk>) -> Self {
         let layers = Layers::default();
         let loaded = config::load(&layers);
+        let backups = Backups::new(store.clone(), Strength::default());
+        let agents = Local::new("/nonexistent/sessions".into(), None);
         Self {
             desk,
             sessions,
             status: Arc::new(wire::StatusReport::default),
             examiner: Examiner::new("/bin/false".into(), vec![]),
             settings: ConfigDesk::new(layers, store.clone(), loaded, |_| vec![]),
-            backups: Backups::new(store.clone(), Strength::default()),
+            homes: Homes::new(&backups, Arc::new(agents)),
+            backups,
             os: OsDesk::absent(),
             power: Arc::new(NoPower::default()),
             store,

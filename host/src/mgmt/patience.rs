@@ -119,6 +119,17 @@ pub(super) struct Pace {
     pub(super) in_all: Duration,
 }
 
+/// The way to take [`Pace::in_all`] from a body that may be as long as it likes, once its caller is known; in every
+/// request that has a body.
+#[derive(Clone)]
+pub(super) struct Unhurried(Arc<AtomicBool>);
+
+impl Unhurried {
+    pub(super) fn take_time(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What keeps a connection beyond the time that every connection has; clones count together.
 #[derive(Clone, Default)]
 pub(super) struct Stays(Arc<Kept>);
@@ -164,25 +175,23 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    request.map(|body| {
-        if body.is_end_stream() {
-            return Body::empty();
-        }
-        let laps = Laps::new(pace, Instant::now());
-        Body::new(Paced {
-            body,
-            laps,
-            late: None,
-            read_at: None,
-            is_over: false,
-            stay: stays.begin(),
-        })
-    })
+    let (mut parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return Request::from_parts(parts, Body::empty());
+    }
+    let unhurried = Unhurried(Arc::default());
+    parts.extensions.insert(unhurried.clone());
+    let laps = Laps::new(pace, Instant::now());
+    let stay = stays.begin();
+    let paced = Paced { body, laps, unhurried, late: None, read_at: None, is_over: false, stay };
+    let body = Body::new(paced);
+    Request::from_parts(parts, body)
 }
 
 struct Paced<B> {
     body: B,
     laps: Laps,
+    unhurried: Unhurried,
     /// Made when the body has to be waited for, which is rare.
     late: Option<Pin<Box<Sleep>>>,
     /// When something was last read, unless it is being waited for.
@@ -219,6 +228,11 @@ impl Laps {
         self.end += long;
     }
 
+    /// It may take as long as it likes, in laps that bring enough.
+    fn take_time(&mut self) {
+        self.end = self.lap_end + self.pace.each + self.pace.in_all;
+    }
+
     /// Counts what has come now. A lap that has brought enough is followed by another.
     fn count(&mut self, now: Instant, bytes: usize) {
         self.lap_bytes = self.lap_bytes.saturating_add(bytes);
@@ -244,6 +258,9 @@ where
         let this = &mut *self;
         if let Some(read_at) = this.read_at.take() {
             this.laps.pause(read_at.elapsed());
+        }
+        if this.unhurried.0.load(Ordering::Relaxed) {
+            this.laps.take_time();
         }
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             let now = Instant::now();
@@ -362,6 +379,15 @@ mod tests {
         check(&[(9, 100), (9, 99), (2, 1)], false);
         // However fast it comes, it ends.
         check(&[(9, 100_000); 7], false);
+        let (mut now, mut laps) = (Instant::now(), Laps::new(pace, Instant::now()));
+        for _ in 0..1000 {
+            now += Duration::from_secs(9);
+            laps.take_time();
+            assert!(now < laps.lap_end && now < laps.end, "whoever may take time has it");
+            laps.count(now, 100);
+        }
+        now += Duration::from_secs(11);
+        assert!(now >= laps.lap_end, "but not without bringing anything");
     }
 
     #[tokio::test]

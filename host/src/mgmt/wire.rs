@@ -29,7 +29,10 @@ pub use events::{Event, SessionNews, Topic};
 pub use landing::{Health, Landing, Stage};
 mod access;
 pub use access::*;
-pub use backup::{BackupRequest, Restored};
+pub use backup::{
+    BackupRequest, HomeProblem, HomeTrouble, HomesBackupRequest, HomesRestored, Restored,
+    RestoredHome,
+};
 pub use client::{Client, ClientChange, Permission};
 pub use codes::CODES;
 pub use logs::{LogGap, LogLevel, LogRecord, Logs};

@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{MAX_NAME_CHARS, MAX_PROFILES, Policy};
+use crate::agent::ProfileNumber;
 
 /// A paired client: the SHA-256 of its certificate's DER bytes. Written as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -217,6 +218,16 @@ pub(super) fn profile(connection: &Connection, id: ClientId) -> rusqlite::Result
         )?;
     }
     Ok(free)
+}
+
+/// All profiles with their clients, by their numbers.
+pub(super) fn profiles(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<(ClientId, ProfileNumber)>> {
+    connection
+        .prepare("SELECT client, number FROM profile ORDER BY number")?
+        .query_map([], |row| Ok((ClientId(row.get(0)?), ProfileNumber(row.get(1)?))))?
+        .collect()
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<PairedClient> {

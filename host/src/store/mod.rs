@@ -411,6 +411,14 @@ impl Store {
         Ok(ProfileNumber(number))
     }
 
+    /// The profiles that there are, and whose each is, by their numbers; also of clients that are not paired any more.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub fn profiles(&self) -> Result<Vec<(ClientId, ProfileNumber)>, StoreError> {
+        client::profiles(&self.connection()).map_err(sql("list the devices' profiles"))
+    }
+
     /// The host's identity, if one was made.
     ///
     /// # Errors

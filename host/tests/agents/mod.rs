@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use punktfunk_host::agent::Local;
 
 /// Starts agents whose folders lie in `folder`.
+#[allow(dead_code, reason = "a test may start them in its own way")]
 pub(crate) fn starter(folder: &Path) -> Local {
     Local::new(folder.join("sessions"), Some(program()))
 }
 
 /// Beside this test, where one that is run as another user finds it, or beside the daemon.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let places = [
         std::env::current_exe().expect("a test has a path"),
         PathBuf::from(env!("CARGO_BIN_EXE_punktfunk-host")),

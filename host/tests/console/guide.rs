@@ -98,7 +98,10 @@ fn whatever_the_guide_says_can_be_typed() {
     let (before, lost) = guide.split_once(LOST).unwrap();
     let (mut first, mut last) = (blocks(before), blocks(lost));
     let local = first[0].clone();
-    assert_eq!((first.len(), last.len()), (13, 2), "a block came or went; this test is to know");
+    assert_eq!((first.len(), last.len()), (15, 2), "a block came or went; this test is to know");
+    // Homes are where the launcher is; `tests/homes.rs` makes these calls.
+    first.retain(|block| !block.contains("/api/v1/homes/"));
+    assert_eq!(first.len(), 13);
 
     let house = House::new();
     let mut daemon = house.start("");

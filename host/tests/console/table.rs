@@ -50,6 +50,8 @@ const TABLE: &[(&str, &str)] = &[
     ("DELETE /apps/{title}", "manage"),
     ("PUT /apps/{title}", "owner"),
     ("POST /backup", "owner"),
+    ("POST /homes/backup", "owner"),
+    ("POST /homes/restore", "owner"),
     ("GET /logs", "view"),
     ("GET /logs/bundle", "manage"),
     ("GET /logs/follow", "view"),

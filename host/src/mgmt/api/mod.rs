@@ -12,6 +12,7 @@ mod clients;
 mod doctor;
 mod events;
 mod front;
+mod homes;
 mod landing;
 mod logs;
 mod network;
@@ -91,6 +92,7 @@ fn routes() -> OpenApiRouter<Startup> {
         .merge(settings::routes())
         .merge(apps::routes())
         .merge(backup::routes())
+        .merge(homes::routes())
         .merge(doctor::routes())
         .merge(logs::routes())
         .merge(network::routes())

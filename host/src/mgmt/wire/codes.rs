@@ -28,6 +28,7 @@ pub const CODES: &[&str] = &[
     "fixed-by-file",
     "forbidden",
     "foreign-origin",
+    "home-in-use",
     "incomplete",
     "login-needed",
     "malformed",
