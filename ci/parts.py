@@ -32,8 +32,8 @@ REGISTRY = "http://10.78.0.1:5000/punktfunk"
 FUZZ_SECONDS = int(os.environ.get("PUNKTFUNK_FUZZ_SECONDS", "600"))
 # Tests whose `#[ignore]` ends so need a compositor, which refuses root.
 NEEDS_ORDINARY_USER = 'an unprivileged user"]'
-# And these a disk in a folder, with owners and modes.
-NEEDS_ROOT = '"needs root and ostree"'
+# And these a disk in a folder, with owners and modes, or users of sessions.
+NEEDS_ROOT = '"needs root and ostree"', '"needs root and the launcher"'
 NOBODY = 65534
 
 
@@ -66,8 +66,9 @@ def unit(long):
     for binary, source in test_binaries():
         for group in ignored_tests(source, NEEDS_ORDINARY_USER):
             run_as_ordinary_user(binary, group, {"PUNKTFUNK_CYCLES": "500"} if long else {})
-        for group in ignored_tests(source, NEEDS_ROOT):
-            run_as_root(binary, group)
+        for reason in NEEDS_ROOT:
+            for group in ignored_tests(source, reason):
+                run_as_root(binary, group)
 
 
 def test_binaries():
