@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -121,6 +122,21 @@ impl Machine {
             countdown: Duration::from_millis(50),
             access: None,
         }
+    }
+
+    /// What a machine finds on its disk whose power goes now, while nothing is being written.
+    fn cut(&self) -> Self {
+        let cut = Self::new();
+        let [from, to] = [self, &cut].map(|machine| machine.folder.path().join("state"));
+        std::fs::DirBuilder::new().mode(0o700).create(&to).unwrap();
+        for entry in std::fs::read_dir(&from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+        self.disk.lock().unwrap().clone_into(&mut cut.disk.lock().unwrap());
+        cut
     }
 
     fn play(&self, who: &[&str]) {

@@ -175,14 +175,14 @@ fn one_file_comes_at_a_time_and_not_beside_a_download() {
 
 #[test]
 fn a_daemon_that_is_killed_meanwhile_says_so_when_it_comes_back() {
-    let machine = Machine::new();
-    let daemon = machine.start(demonstration());
+    let running = Machine::new();
+    let daemon = running.start(demonstration());
     daemon.wait_idle();
     let bytes = archive(NEW, 3_000_000);
     let mut sender = Sender::begin(&daemon.socket, Some(bytes.len()));
     sender.0.write_all(&bytes[..2_000_000]).unwrap();
     daemon.wait(|report| importing(report).is_some());
-    drop(daemon);
+    let machine = running.cut();
     let daemon = machine.start(demonstration());
     let report = daemon.wait_idle();
     assert_eq!((report.problem.unwrap().code.as_str(), report.offered), ("incomplete", None));
