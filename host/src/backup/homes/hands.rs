@@ -46,14 +46,21 @@ for left in "$1"* "$2"*; do
 done"#;
 /// Puts an archive beside what is there.
 const BESIDE: &str = r#"mkdir -m 700 -- "$1" && exec tar --directory="$@""#;
-/// Takes along what the backup has left out: it stays as it is.
+/// Takes along what the backup has left out, as second names of the same files: the home that is there loses nothing before
+/// another takes its place.
 const TAKE_ALONG: &str = r#"
 new=$1
 shift
 for path; do
     to=$new/$path
-    if [ ! -e "$to" ] && [ ! -L "$to" ]; then mkdir -p -- "${to%/*}" && mv -- "$path" "$to"; fi
+    if [ ! -e "$to" ] && [ ! -L "$to" ]; then
+        mkdir -p -- "${to%/*}" && cp --archive --link --no-target-directory -- "$path" "$to" || exit 1
+    fi
 done"#;
+/// Gives the folder its name. What a game has left under that name is no restored home.
+const NAME: &str = r#"
+if [ ! -d "$2" ] || [ -L "$2" ]; then rm -f -- "$2"; fi
+exec mv -T -- "$1" "$2""#;
 /// Whether the home has taken its place.
 const IS_IN_PLACE: &str = r#"[ ! -e "$1" ] && [ ! -e "$2" ]"#;
 
@@ -116,11 +123,10 @@ impl Hands {
     pub(super) fn commit(&self, folder: &str, games: bool) -> Result<(), Trouble> {
         if !games {
             let find = self.agent.spawn(&program("find", take_along_arguments(folder)))?;
-            // 1 is also of folders that it cannot look into.
-            verdict(&*find, &["0", "1"])?;
+            // Nothing was moved: if it is not all there, the home stays as it is.
+            verdict(&*find, &["0"])?;
         }
-        let words = ["-T", "--", folder, RESTORED];
-        self.run("mv", words.map(str::to_owned).to_vec())
+        self.shell(NAME, &[folder, RESTORED])
     }
 
     /// Looks whether what was restored has taken its place, and removes what was there before.
@@ -330,9 +336,8 @@ const UNPACK: [&str; 6] = [
 fn pack_arguments(games: bool) -> Vec<String> {
     let mut words: Vec<String> = PACK.iter().map(|word| (*word).to_owned()).collect();
     words.push("--anchored".to_owned());
-    for own in [RESTORING, REPLACED] {
-        words.push(format!("--exclude=./{own}*"));
-    }
+    // What restores leave, and what a game has made to look like it.
+    words.push("--exclude=./.punktfunk-*".to_owned());
     if !games {
         words.push(format!("--exclude={CACHE}"));
         words.push("--no-anchored".to_owned());
