@@ -349,6 +349,39 @@ fn a_home_comes_back_as_it_was_and_where_nobody_has_it_it_is_told() {
 }
 
 #[test]
+fn what_is_in_the_way_of_a_restore_loses_no_games() {
+    let host = Host::new();
+    let home = host.home(host.pair("sofa"));
+    let game = home.join("steamapps/common/Game");
+    write(&home, "steamapps/common/Game/data", "a game");
+    write(&home, "save", "one");
+    write(&home, ".punktfunk-restored", "a file of a game's");
+    fs::set_permissions(game.join("data"), Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(&game, Permissions::from_mode(0o555)).unwrap();
+    let backup = host.back_up(false);
+    write(&home, "save", "two");
+    host.restore(&backup);
+    assert_eq!(fs::read_to_string(game.join("data")).unwrap(), "a game");
+    assert_eq!(fs::read_to_string(home.join("save")).unwrap(), "one");
+    // What was there before is removed, and that changed nothing of what stays.
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&game), mode(&game.join("data"))), (0o555, 0o444));
+    let names = fs::read_dir(&home).unwrap().map(|one| one.unwrap().file_name());
+    assert!(!names.into_iter().any(|name| name.to_string_lossy().starts_with(".punktfunk")));
+
+    // It cannot be taken along: the home stays as it is, with all that is in it.
+    write(&home, "steamapps/common/Other/data", "another");
+    let backup = host.back_up(false);
+    write(&home, "save", "three");
+    let bad = home.join("steamapps");
+    fs::create_dir_all(bad.join("downloading/closed")).unwrap();
+    fs::set_permissions(bad.join("downloading/closed"), Permissions::from_mode(0o000)).unwrap();
+    host.restore(&backup);
+    assert_eq!(fs::read_to_string(home.join("steamapps/common/Other/data")).unwrap(), "another");
+    fs::set_permissions(bad.join("downloading/closed"), Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
 fn a_backup_without_games_leaves_those_that_are_there() {
     let host = Host::new();
     let home = host.home(host.pair("sofa"));

@@ -41,7 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// Removes what restores have left: what a cut one began, and what was there before one that was made.
 const CLEAN: &str = r#"
 for left in "$1"* "$2"*; do
-    if [ -d "$left" ] && [ ! -L "$left" ]; then chmod -R u+rwx -- "$left"; fi
+    # Files may have a second name in the home that has taken the place.
+    if [ -d "$left" ] && [ ! -L "$left" ]; then
+        find "$left" -type d ! -perm -700 -exec chmod u+rwx {} \;
+    fi
     rm -rf -- "$left"
 done"#;
 /// Puts an archive beside what is there.
