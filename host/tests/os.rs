@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use punktfunk_core::media::{Codec, FrameTrace, Mode};
 use punktfunk_host::access::Access;
@@ -247,7 +247,7 @@ impl Daemon {
 
     fn follow(&self) -> Events {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET /api/v1/os/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         Events(BufReader::new(stream))
     }
@@ -272,14 +272,19 @@ impl Daemon {
     }
 }
 
+/// What is followed says that it lives even when nothing happens: a wait for what never comes has to end by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Events(BufReader<UnixStream>);
 
 impl Events {
     fn next(&mut self) -> (String, String) {
         let mut name = None;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let mut line = String::new();
             assert!(self.0.read_line(&mut line).unwrap() > 0, "the events ended");
+            assert!(Instant::now() < deadline, "nothing happens");
             let line = line.trim_end();
             if let Some(found) = line.strip_prefix("event: ") {
                 name = Some(found.to_owned());
@@ -485,7 +490,14 @@ fn a_download_stops_at_a_word_and_a_new_daemon_goes_on_with_one_that_was_cut() {
         OsPhase::Downloading { done_bytes, percent, .. } => Some((*done_bytes, *percent)),
         _ => None,
     };
-    daemon.wait(|report| at(report).is_some());
+    let until = |daemon: &Daemon, bytes| {
+        daemon.wait(|report| at(report).is_some());
+        let deadline = Instant::now() + PATIENCE;
+        while at(&daemon.report()).is_none_or(|(done_bytes, _)| done_bytes < bytes) {
+            assert!(Instant::now() < deadline, "{bytes} bytes never came");
+        }
+    };
+    until(&daemon, 100_000_000);
     daemon.ask("/os/download/cancel", "");
     let stopped = daemon.wait(|report| report.problem.is_some());
     assert_eq!(stopped.problem.unwrap().code, "stopped");
@@ -493,8 +505,7 @@ fn a_download_stops_at_a_word_and_a_new_daemon_goes_on_with_one_that_was_cut() {
     assert_eq!(kept, 100_000_000);
     daemon.script.go_by(stall(Call::Download, 200_000_000));
     daemon.ask("/os/download", "");
-    daemon.wait(|report| at(report).is_some());
-    while at(&daemon.report()).is_none_or(|(done_bytes, _)| done_bytes < 200_000_000) {}
+    until(&daemon, 200_000_000);
     drop(daemon);
     let daemon = machine.start(demonstration());
     let whole = daemon.wait_idle();
