@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from network import PREFIX, inside, ip, remove_leftovers, remove_namespace
@@ -43,6 +45,7 @@ class Home:
             *["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--log-dhcp", "--log-facility=-"],
             *["--interface=box", "--bind-interfaces", "--user=root", "--leasefile-ro", "--pid-file="],
             *[f"--dhcp-range={ROUTER},static,255.255.255.0,1h", f"--dhcp-host={CARD},{BOX}"],
+            f"--dhcp-option=option:ntp-server,{ROUTER}",
         ]
         self._router = subprocess.Popen(inside(self.namespace, words), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -52,6 +55,17 @@ class Home:
             *["-netdev", "tap,id=cable,ifname=box,script=no,downscript=no"],
             *["-device", f"virtio-net-pci,netdev=cable,mac={CARD},romfile="],
         ]
+
+    @contextmanager
+    def timekeeper(self):
+        """Somebody here knows what time it is, as long as this lasts; otherwise nobody does."""
+        words = [sys.executable, "-B", Path(__file__).with_name("timekeeper.py"), ROUTER]
+        process = subprocess.Popen(inside(self.namespace, words), stdin=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
     def __exit__(self, *_):
         self._router.terminate()

@@ -136,9 +136,16 @@ class Machine:
         """What a command prints on the root shell that a DEBUG image has on its serial console."""
         mark = f"end-{time.monotonic_ns()}"
         with socket.socket(socket.AF_UNIX) as console:
-            console.settimeout(limit_s)
             console.connect(str(self.folder / "console"))
-            # The mark is put together by the shell, so that its echo is none.
+            # The marks are put together by the shell, so that their echo is none. What comes before it listens is lost.
+            console.settimeout(5)
+            heard, end = b"", time.monotonic() + limit_s
+            while b"shell-listens" not in heard:
+                assert time.monotonic() < end, "there is no shell on the console"
+                console.sendall(b"\necho shell-''listens\n")
+                with suppress(TimeoutError):
+                    heard += console.recv(65536)
+            console.settimeout(limit_s)
             console.sendall(f"\nstty -echo; export TERM=dumb SYSTEMD_COLORS=0 PAGER=cat SYSTEMD_PAGER=cat; echo '{mark[:4]}''begin'; {command}; echo '{mark[:4]}''{mark[4:]}'\n".encode())
             heard = b""
             while mark.encode() not in heard:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
 import os
+import select
 import ssl
 from contextlib import suppress
 
@@ -18,6 +20,16 @@ class Refused(Exception):
     def __init__(self, status, problem):
         super().__init__(f"{status}: {problem}")
         self.status, self.problem = status, problem
+
+
+class Heard:
+    """An answer that was read already."""
+
+    def __init__(self, heard: bytes):
+        self._heard = heard
+
+    def makefile(self, _mode):
+        return io.BytesIO(self._heard)
 
 
 class Owner:
@@ -49,9 +61,11 @@ class Owner:
             headers |= {"Origin": self.origin()}
             if self.cookie:
                 headers |= {"Cookie": self.cookie, "x-punktfunk-csrf": self.csrf}
-            with suppress(ConnectionError):
+            if hasattr(data, "read"):
+                answer = self._send(connection, method, path, data, headers)
+            else:
                 connection.request(method, f"/api/v1{path}", body=data, headers=headers)
-            answer = connection.getresponse()
+                answer = connection.getresponse()
             text = answer.read()
             cookies = [cookie.split(";")[0] for cookie in answer.headers.get_all("Set-Cookie") or []]
         finally:
@@ -63,6 +77,35 @@ class Owner:
             self.cookie = "; ".join(cookies)
             self.csrf = value["csrf"]
         return value
+
+    @staticmethod
+    def _send(connection, method: str, path: str, data, headers):
+        """Sends what is read, until it is answered, as a browser does: whoever refuses it does not read all of it."""
+        connection.putrequest(method, f"/api/v1{path}")
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        sock = connection.sock
+        while piece := data.read(1 << 16):
+            sock.sendall(piece)
+            if not select.select([sock], [], [], 0)[0]:
+                continue
+            limit_s = sock.gettimeout()
+            sock.settimeout(0)
+            try:
+                heard = sock.recv(1 << 16)
+            except ssl.SSLWantReadError:
+                # Something of the protocol below.
+                continue
+            finally:
+                sock.settimeout(limit_s)
+            with suppress(OSError):
+                while more := sock.recv(1 << 16):
+                    heard += more
+            answer = http.client.HTTPResponse(Heard(heard))
+            answer.begin()
+            return answer
+        return connection.getresponse()
 
     def origin(self) -> str:
         return f"https://{self.address}" if self.port == 443 else f"https://{self.address}:{self.port}"

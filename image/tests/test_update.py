@@ -233,16 +233,29 @@ def test_a_box_without_a_registry_takes_an_update_from_a_file(box, maker, varian
     assert report["offered"]["version"] == "0.2.1", report
     newer = maker.publish("0.2.2", variants.make("0.2.2"))
     sticks, name = Sticks(box, tmp_path), "punktfunk-update.tar"
-    cpu = box.cpu_seconds()
-    for folder, file in (("bad", refused[0][1]), ("good", maker.archive("0.2.2", maker.state(), "newer.tar"))):
-        (tmp_path / folder).mkdir()
-        file.rename(tmp_path / folder / name)
-        sticks.plug_in(sticks.make(f"{folder}.img", tmp_path / folder / name, size_mib=512))
-        if folder == "good":
-            wait_for("what is on the stick", STEP_S,
-                     lambda: (box.owner.call("GET", "/os").get("offered") or {}).get("version") == "0.2.2", box.is_on)
-            measured["from_a_stick_cpu_s"] = round(box.cpu_seconds() - cpu, 1)
+    older = ("downgrade", maker.archive("0.2.1", maker.state(made_at=now - DAY_S), "older.tar"))
+    with pytest.raises(Refused) as told:
+        box.owner.upload("/os/archive", older[1])
+    assert told.value.problem["code"] == "downgrade", told.value.problem
+    # A stick has no answer but what the owner is told of it. So no two come together that are wrong in the same way.
+    said = ""
+    for at, (code, file) in enumerate([*refused[::2], older, *refused[1::2]]):
+        (tmp_path / f"stick-{at}").mkdir()
+        bad = file.rename(tmp_path / f"stick-{at}" / name)
+        sticks.plug_in(sticks.make(f"{at}.img", bad, size_mib=512))
+        said = wait_for(f"what is said of stick {at}", STEP_S, lambda said=said: new_of_stick(box, said), box.is_on)
+        assert OF_STICK[code] in said, (at, said)
         sticks.pull_out()
+        (tmp_path / f"{at}.img").unlink()
+        assert box.owner.call("GET", "/os")["offered"]["version"] == "0.2.1", at
+    (tmp_path / "stick").mkdir()
+    good = maker.archive("0.2.2", maker.state(), "newer.tar").rename(tmp_path / "stick" / name)
+    cpu = box.cpu_seconds()
+    sticks.plug_in(sticks.make("good.img", good, size_mib=512))
+    wait_for("what is on the stick", STEP_S,
+             lambda: (box.owner.call("GET", "/os").get("offered") or {}).get("version") == "0.2.2", box.is_on)
+    measured["from_a_stick_cpu_s"] = round(box.cpu_seconds() - cpu, 1)
+    sticks.pull_out()
     step(box, box.owner, "download", lambda report: report["downloaded_bytes"])
     step(box, box.owner, "stage", lambda report: (report.get("staged") or {}).get("version") == "0.2.2")
     starts = box.starts()
@@ -253,6 +266,16 @@ def test_a_box_without_a_registry_takes_an_update_from_a_file(box, maker, varian
     green(box, box.owner, newer["version"])
 
 
+OF_STICK = {"signature": "not signed by a trusted key", "expired": "has expired", "clock-behind": "the clock stands before",
+            "downgrade": "is older than", "content": "not what was promised"}
+
+
+def new_of_stick(box, before):
+    """What the owner is told of a stick, once that is something else than before."""
+    [said] = [problem for problem in box.owner.call("GET", "/status")["problems"] if "a stick brought" in problem] or [before]
+    return said != before and said
+
+
 def cut(file, to, length):
     shutil.copyfile(file, to)
     os.truncate(to, length)
@@ -261,14 +284,38 @@ def cut(file, to, length):
 
 def test_a_clock_that_is_wrong_by_years_is_told(box, maker, variants):
     maker.publish("0.2.1", variants.make("0.2.1"))
-    box.extra = ("-rtc", "base=2031-05-05T05:05:05")
+    # It stood still for years: the box goes on from where it was last.
+    box.extra = ("-rtc", "base=2001-01-01T00:00:00")
     start(box, VERSION)
-    assert asked(box, "check")["code"] == "expired"
+    assert checked(box)["code"] == "update"
     switch_off(box)
-    # Nothing that was seen then holds: the clock of the box cannot be before what it is made of.
+    box.extra = ("-rtc", "base=2031-05-05T05:05:05")
+    start(box)
+    told = checked(box)
+    assert told["code"] == "expired" and "clock" in told["sentence"], told
+    assert box.owner.call("GET", "/os").get("offered") is None
+    switch_off(box)
+    # It believes so for as long as nobody tells it the time. Then it is none the worse for it.
     box.extra = ()
     start(box)
+    assert checked(box)["code"] == "expired"
+    with box.home.timekeeper():
+        wait_for("the right time", STEP_S, lambda: checked(box)["code"] == "update", box.is_on)
+    box.owner.call("POST", "/os/dismiss")
     stage(box, box.owner, maker.known[0])
+
+
+def checked(box):
+    """Looks for updates; gives what is said of that."""
+    box.owner.ask("login")
+    before = box.owner.call("GET", "/os").get("checked")
+    box.owner.call("POST", "/os/check", {})
+
+    def ended():
+        report = box.owner.call("GET", "/os")
+        return report["phase"]["name"] == "idle" and report.get("checked") != before and report["checked"]
+
+    return wait_for("what is said of updates", STEP_S, ended, box.is_on)
 
 
 def test_whoever_may_not_is_refused_and_one_comes_after_the_other(box, maker, variants):

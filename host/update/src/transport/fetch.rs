@@ -127,11 +127,19 @@ pub(super) fn fetch(
     // What lay here may have been torn by a power cut: then it is fetched once more before anybody is blamed.
     let mut may_be_torn = coming.done_bytes > 0;
     loop {
-        let came = coming.go_on(source, meter, cancel);
-        if matches!(came, Err(UpdateError::Content { .. })) {
-            remove(&part)?;
+        match coming.go_on(source, meter, cancel) {
+            Err(error @ UpdateError::Content { .. }) => {
+                remove(&part)?;
+                return Err(error);
+            }
+            Err(error) => {
+                // It goes on from here whenever that is, also if the power goes until then.
+                let kept = coming.file.sync_data();
+                kept.map_err(|error| write_failed(&part, wanted.total_bytes, &error))?;
+                return Err(error);
+            }
+            Ok(()) => {}
         }
-        came?;
         if coming.is_right() {
             break;
         }
