@@ -27,9 +27,10 @@ class Variants:
             self._open(tree)
         if change is not None:
             change(tree)
+        # What is laid over is root's, as this process is; all else keeps its owner.
         commit = self._ostree(
-            "commit", "--orphan", f"--tree=ref={self.base}", f"--tree=dir={tree}", "--bootable", "--owner-uid=0",
-            "--owner-gid=0", f"--subject=punktfunk {version}", f"--add-metadata-string=version={version}")
+            "commit", "--orphan", f"--tree=ref={self.base}", f"--tree=dir={tree}", "--bootable",
+            f"--subject=punktfunk {version}", f"--add-metadata-string=version={version}")
         self._ostree("refs", "--create", f"test/{version}", "--force", commit)
         return commit
 
