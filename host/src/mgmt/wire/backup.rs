@@ -114,6 +114,8 @@ pub struct HomeProblem {
 pub enum HomeTrouble {
     /// Its device is not paired here.
     NotPaired,
+    /// The backup has only a part of it.
+    NotWhole,
     /// The disk is too full.
     NoSpace,
     /// Something else.
@@ -139,6 +141,12 @@ impl From<homes::RestoredHome> for RestoredHome {
                 let detail = "this device is not paired here; pair it, or restore the other backup, which has the paired \
                               devices, then restore this one again";
                 not(HomeTrouble::NotPaired, detail.to_owned())
+            }
+            Outcome::NotWhole(why) => {
+                let detail = format!(
+                    "this home could not be read when the backup was made, and is as it was before: {why}"
+                );
+                not(HomeTrouble::NotWhole, detail)
             }
             Outcome::NoSpace => {
                 let detail = "there is not enough space on the disk; the home is as it was before";
