@@ -1,13 +1,14 @@
 //! Homes that cannot be read, are half restored, or have no room.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Host, PASSPHRASE, seen, write};
+use super::{Host, PASSPHRASE, restore_body, seen, wait_for, write};
 
 #[test]
 fn a_home_that_cannot_be_read_ends_only_its_own_part() {
@@ -76,6 +77,22 @@ fn nobody_plays_in_a_home_that_is_half_restored_until_it_is_mended() {
     let after = seen(&home);
     assert!(after.len() == 1 && after[0].ends_with("one"), "{after:?}");
     assert_eq!(outcomes(&host.restore(&half)), BTreeMap::from([("sofa", "not-whole")]));
+}
+
+#[test]
+fn who_restores_stands_in_the_audit_log_before_anything_changes() {
+    let host = Host::new();
+    let home = host.home(host.pair("sofa"));
+    fs::write(home.join("large"), vec![7; 500_000]).unwrap();
+    let body = restore_body(PASSPHRASE, &host.back_up(true));
+    let mut stream = host.begin("restore", body.len() + 1);
+    stream.write_all(&body).unwrap();
+    wait_for("something to lie beside", || fs::read_dir(&home).unwrap().count() == 2);
+    let last = &host.access.audit_page(None, 1).unwrap()[0];
+    assert_eq!((&*last.action, &*last.detail), ("POST /homes/restore", "begun"));
+    drop(stream);
+    let profile = host.store.profiles().unwrap()[0].1;
+    wait_for("the restore to end", || host.agents.take(profile, "").is_ok());
 }
 
 /// What became of each home, by the name of its device: "restored", or a code.

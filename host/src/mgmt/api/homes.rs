@@ -30,8 +30,9 @@ const PIECES: usize = 4;
 /// As long is read on after a refusal, so that a caller who still sends has time to hear it.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How the audit log calls a backup.
+/// How the audit log calls these calls.
 const BACK_UP: &str = "POST /homes/backup";
+const RESTORE: &str = "POST /homes/restore";
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
@@ -117,7 +118,9 @@ async fn back_up_homes(
     ),
 )]
 async fn restore_homes(
+    State(startup): State<Startup>,
     Rooms(handles): Rooms,
+    Extension(caller): Extension<Caller>,
     Extension(standing): Extension<Standing>,
     body: Stream,
 ) -> Result<Json<HomesRestored>, Problem> {
@@ -126,6 +129,8 @@ async fn restore_homes(
     let mut body = body.into_data_stream();
     let (line, rest) = first_line(&mut body).await?;
     let BackupRequest { passphrase } = parse(Ok(line))?;
+    // It takes long, and whatever comes in between is not to hide who began it.
+    blocking(move || audit::write(&startup, &caller, RESTORE, "begun")).await??;
     let (sender, pieces) = mpsc::channel(PIECES);
     let restoring = tokio::task::spawn_blocking(move || {
         handles.homes.restore(&passphrase, &mut Coming { pieces, piece: rest, is_over: false })
