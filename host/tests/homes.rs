@@ -21,6 +21,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -100,6 +102,8 @@ struct Host {
     store: Store,
     agents: Arc<dyn AgentStarter>,
     barred: Arc<Mutex<BTreeSet<u16>>>,
+    /// So often there is still room on the disk.
+    room: Arc<AtomicUsize>,
     access: Access,
     socket: PathBuf,
     _server: MgmtServer,
@@ -176,11 +180,15 @@ impl Host {
         });
         let backups = Backups::new(store.clone(), WEAK);
         let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
+        let room = Arc::new(AtomicUsize::new(usize::MAX));
+        let left = Arc::clone(&room);
+        let has_room =
+            move |_: &Path| left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
         let access =
             Access::open(store.clone(), AccessOptions::of_machine(folder.path().join("access")))
                 .unwrap();
         let handles = MgmtHandles {
-            homes: Homes::new(&backups, Arc::clone(&agents)),
+            homes: Homes::new(&backups, Arc::clone(&agents)).with_room(has_room),
             backups,
             ..MgmtHandles::bare(desk, store.clone(), Arc::new(sessions))
         };
@@ -199,6 +207,7 @@ impl Host {
             store,
             agents,
             barred,
+            room,
             access,
             socket,
             _server: server,

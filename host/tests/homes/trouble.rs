@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Value, json};
 
@@ -77,6 +78,24 @@ fn nobody_plays_in_a_home_that_is_half_restored_until_it_is_mended() {
     let after = seen(&home);
     assert!(after.len() == 1 && after[0].ends_with("one"), "{after:?}");
     assert_eq!(outcomes(&host.restore(&half)), BTreeMap::from([("sofa", "not-whole")]));
+}
+
+#[test]
+fn a_restore_leaves_room_on_the_disk() {
+    let host = Host::new();
+    let home = host.home(host.pair("sofa"));
+    fs::write(home.join("large"), vec![7; 8 << 20]).unwrap();
+    let backup = host.back_up(true);
+    write(&home, "save", "later");
+    let before = seen(&home);
+    // Before it begins, and on the way.
+    for left in [0, 1, 4] {
+        host.room.store(left, Relaxed);
+        assert_eq!(outcomes(&host.restore(&backup)), BTreeMap::from([("sofa", "no-space")]));
+        assert_eq!(seen(&home), before, "{left}");
+    }
+    host.room.store(usize::MAX, Relaxed);
+    assert_eq!(outcomes(&host.restore(&backup)), BTreeMap::from([("sofa", "restored")]));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,11 @@ impl Hands {
     pub(super) fn check_is_one(&self) -> Result<(), Trouble> {
         let why = self.agent.half_restored();
         why.map_or(Ok(()), |why| Err(Trouble::Failed(why.to_owned())))
+    }
+
+    /// Where the home lies.
+    pub(super) fn home(&self) -> &Path {
+        self.agent.home_dir()
     }
 
     /// Gives the home's archive to `take`, piece by piece; what `tar` had to say comes back.

@@ -20,6 +20,7 @@ mod records;
 
 use std::fmt;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
@@ -29,6 +30,7 @@ use self::hands::{Hands, Trouble, Unpacking};
 use self::records::{About, End, MAX_PIECE_BYTES, Record, Whose};
 use super::{BackupError, Backups, Passphrase, Strength, Turn, Turns};
 use crate::agent::{AgentError, AgentStarter, Place, ProfileNumber};
+use crate::machine::storage;
 use crate::store::{ClientId, Store, StoreError};
 
 /// Why there is no backup of homes, or none was restored. No home has changed then.
@@ -128,7 +130,11 @@ pub struct Homes {
     strength: Strength,
     turns: Turns,
     agents: Arc<dyn AgentStarter>,
+    has_room: HasRoom,
 }
+
+/// Whether a restore may fill the disk of a folder further.
+type HasRoom = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
 
 impl fmt::Debug for Homes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,6 +158,8 @@ pub struct Made {
     pub not_whole: Vec<String>,
 }
 
+/// So often it is looked at whether there is still room, in bytes of archives.
+const LOOK_EVERY_BYTES: usize = 1 << 20;
 /// What sessions are told that come while a home is worked on.
 const PURPOSE: &str = "its home is being backed up or restored; try again when that is done";
 
@@ -159,7 +167,13 @@ impl Homes {
     /// The homes that these agents are started in, of a host that makes its other backups with `backups`.
     pub fn new(backups: &Backups, agents: Arc<dyn AgentStarter>) -> Self {
         let Backups { store, strength, turns } = backups.clone();
-        Self { store, strength, turns, agents }
+        Self { store, strength, turns, agents, has_room: Arc::new(storage::keeps_reserve) }
+    }
+
+    /// The same with another judge of whether a restore may fill the disk that a home lies on.
+    #[must_use]
+    pub fn with_room(self, has_room: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
+        Self { has_room: Arc::new(has_room), ..self }
     }
 
     /// Begins a backup of the homes of all paired devices that have played, with or without games that stores can fetch
@@ -215,7 +229,12 @@ impl Homes {
             let state = place.map_or(State::Over(Outcome::NotPaired), State::Here);
             Target { device, name, state }
         });
-        let way = Way { agents: &*self.agents, folder: folder()?, games: about.games };
+        let way = Way {
+            agents: &*self.agents,
+            has_room: &*self.has_room,
+            folder: folder()?,
+            games: about.games,
+        };
         let homes = Restoring { way, targets: targets.collect() }.carry_out(&mut opener)?;
         Ok(RestoredHomes { made_by: about.made_by, games: about.games, homes })
     }
@@ -317,6 +336,7 @@ struct Restoring<'a> {
 /// How homes are restored.
 struct Way<'a> {
     agents: &'a dyn AgentStarter,
+    has_room: &'a dyn Fn(&Path) -> bool,
     /// What lies beside, in each home.
     folder: String,
     games: bool,
@@ -411,7 +431,7 @@ impl Way<'_> {
                 return Ok(State::Over(outcome_of(trouble)));
             }
         };
-        let read = Self::unpack(&mut unpacking, opener, room);
+        let read = self.unpack(&hands, &mut unpacking, opener, room);
         let end = match read {
             Ok(end) => end,
             Err(error) => {
@@ -443,21 +463,35 @@ impl Way<'_> {
             hands.check_is_one()?;
         }
         hands.clean()?;
+        if !(self.has_room)(hands.home()) {
+            return Err(Trouble::NoSpace);
+        }
         let unpacking = hands.unpack(&self.folder)?;
         Ok((hands, unpacking))
     }
 
-    /// Hands a home over; what follows it.
+    /// Hands a home over as far as there is room for it; what follows it.
     fn unpack(
+        &self,
+        hands: &Hands,
         unpacking: &mut Unpacking,
         opener: &mut Opener<'_>,
         room: &mut [u8],
     ) -> Result<End, HomesError> {
+        let mut unseen = 0;
         loop {
-            match records::next(opener, room)? {
-                Record::Piece(length) => unpacking.put(&room[..length]),
+            let length = match records::next(opener, room)? {
+                Record::Piece(length) => length,
                 Record::End(end) => return Ok(end),
+            };
+            unseen += length;
+            if unseen >= LOOK_EVERY_BYTES {
+                unseen = 0;
+                if !(self.has_room)(hands.home()) {
+                    unpacking.give_up(Trouble::NoSpace);
+                }
             }
+            unpacking.put(&room[..length]);
         }
     }
 

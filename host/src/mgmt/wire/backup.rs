@@ -149,7 +149,7 @@ impl From<homes::RestoredHome> for RestoredHome {
                 not(HomeTrouble::NotWhole, detail)
             }
             Outcome::NoSpace => {
-                let detail = "there is not enough space on the disk; the home is as it was before";
+                let detail = "there is not enough space on the disk, of which some is kept free; the home is as it was before";
                 not(HomeTrouble::NoSpace, detail.to_owned())
             }
             Outcome::Failed(why) => not(HomeTrouble::Failed, why),
