@@ -9,7 +9,10 @@
 )]
 
 mod agents;
+#[path = "homes/trouble.rs"]
+mod trouble;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -18,10 +21,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use punktfunk_core::media::Codec;
+use punktfunk_host::access::{Access, AccessOptions};
 use punktfunk_host::agent::{
     Agent, AgentError, AgentStarter, Launched, Local, PLAYING, Place, Places, ProfileNumber, open,
 };
@@ -43,6 +49,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Apart {
     folder: PathBuf,
     places: Places,
+    /// Profiles that no agent comes to.
+    barred: Arc<Mutex<BTreeSet<u16>>>,
 }
 
 impl AgentStarter for Apart {
@@ -59,6 +67,9 @@ impl AgentStarter for Apart {
     }
 
     fn start_in(&self, place: &Place) -> Result<Arc<dyn Agent>, AgentError> {
+        if self.barred.lock().unwrap().contains(&place.profile().0) {
+            return Err(AgentError::Start { reason: "nobody comes here".to_owned() });
+        }
         let number = place.profile().0.to_string();
         let (home, run) = (self.folder.join(&number), self.folder.join(format!("run-{number}")));
         fs::create_dir_all(&home).unwrap();
@@ -90,6 +101,10 @@ struct Host {
     homes: PathBuf,
     store: Store,
     agents: Arc<dyn AgentStarter>,
+    barred: Arc<Mutex<BTreeSet<u16>>>,
+    /// So often there is still room on the disk.
+    room: Arc<AtomicUsize>,
+    access: Access,
     socket: PathBuf,
     _server: MgmtServer,
     _runtime: tokio::runtime::Runtime,
@@ -145,8 +160,10 @@ impl Host {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let homes = folder.path().join("homes");
-        let agents = Apart { folder: homes.clone(), places: Places::default() };
-        Self::with(folder, homes, Arc::new(agents))
+        let barred = Arc::<Mutex<BTreeSet<u16>>>::default();
+        let (places, barred_too) = (Places::default(), Arc::clone(&barred));
+        let agents = Apart { folder: homes.clone(), places, barred: barred_too };
+        Self { barred, ..Self::with(folder, homes, Arc::new(agents)) }
     }
 
     fn with(folder: tempfile::TempDir, homes: PathBuf, agents: Arc<dyn AgentStarter>) -> Self {
@@ -163,8 +180,15 @@ impl Host {
         });
         let backups = Backups::new(store.clone(), WEAK);
         let desk = PairingDesk::new(DeskOptions::new(DeskMode::Armed));
+        let room = Arc::new(AtomicUsize::new(usize::MAX));
+        let left = Arc::clone(&room);
+        let has_room =
+            move |_: &Path| left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        let access =
+            Access::open(store.clone(), AccessOptions::of_machine(folder.path().join("access")))
+                .unwrap();
         let handles = MgmtHandles {
-            homes: Homes::new(&backups, Arc::clone(&agents)),
+            homes: Homes::new(&backups, Arc::clone(&agents)).with_room(has_room),
             backups,
             ..MgmtHandles::bare(desk, store.clone(), Arc::new(sessions))
         };
@@ -173,9 +197,22 @@ impl Host {
         let options = MgmtOptions { socket: socket.clone(), owner_uid: None, appliance: false };
         let server = {
             let _guard = runtime.enter();
-            MgmtServer::start(&options, Startup::complete(handles)).unwrap()
+            let startup = Startup::complete(handles).with_access(access.clone());
+            MgmtServer::start(&options, startup).unwrap()
         };
-        Self { folder, homes, store, agents, socket, _server: server, _runtime: runtime }
+        let barred = Arc::default();
+        Self {
+            folder,
+            homes,
+            store,
+            agents,
+            barred,
+            room,
+            access,
+            socket,
+            _server: server,
+            _runtime: runtime,
+        }
     }
 
     /// Pairs a device and gives it a home; its number.

@@ -16,13 +16,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::family::{self, Children, Ended};
-use crate::{Arguments, SEND_PATIENCE, fail, folder, program};
+use crate::{Arguments, Begun, SEND_PATIENCE, fail, folder, half, home, program};
 
 /// Everything the agent holds.
 pub(crate) struct Keeper {
     channel: OwnedFd,
     signals: SignalFd,
     arguments: Arguments,
+    half_restored: Option<String>,
     environment: BTreeMap<OsString, OsString>,
     programs: BTreeMap<u64, Program>,
     connecting: Vec<Connecting>,
@@ -48,12 +49,14 @@ struct Connecting {
 struct Over;
 
 impl Keeper {
-    pub(crate) fn new(channel: OwnedFd, signals: SignalFd, arguments: Arguments) -> Self {
+    pub(crate) fn new(channel: OwnedFd, begun: Begun, arguments: Arguments) -> Self {
+        let Begun { signals, half_restored } = begun;
         let environment = program::base_environment(&arguments.runtime_dir, &arguments.home);
         Self {
             channel,
             signals,
             arguments,
+            half_restored,
             environment,
             programs: BTreeMap::new(),
             connecting: vec![],
@@ -68,6 +71,7 @@ impl Keeper {
             version: punktfunk_agent::VERSION,
             runtime_dir: text(&self.arguments.runtime_dir),
             home: text(&self.arguments.home),
+            half_restored: self.half_restored.take(),
         };
         let mut buffer = vec![0; MAX_REQUEST_BYTES];
         let mut served = self.say(&hello, &[], None);
@@ -222,6 +226,12 @@ impl Keeper {
                     let signal = if force { Signal::KILL } else { Signal::TERM };
                     let _ = kill_process_group(program.pid, signal);
                 }
+            }
+            Ask::PutInPlace { folder } => {
+                let home = &self.arguments.home;
+                home::put_in_place(home, &folder).map_err(|error| {
+                    if home::is_half(home) { half(&error) } else { error.to_string() }
+                })?;
             }
             Ask::Sockets => {
                 let names = folder::sockets(folder).map_err(in_words)?;

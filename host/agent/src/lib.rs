@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. Host and agent are installed together and must agree.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The largest packet that the host sends, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 96 * 1024;
 /// The largest packet that the agent sends, in bytes.
@@ -40,12 +40,16 @@ pub const MAX_WORDS: usize = 512;
 /// The longest path, reason or status that the agent tells, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024;
 
+/// What every name begins with that a restore uses at the top of a home; no backup has one.
+pub const OWN: &str = ".punktfunk-";
 /// What the name of a folder begins with in which somebody restores a home; it is not whole yet.
 pub const RESTORING: &str = ".punktfunk-restore-";
 /// The folder in a home that takes the place of everything else in it before the agent serves anybody.
 pub const RESTORED: &str = ".punktfunk-restored";
 /// The same while that is being done.
 pub const PLACING: &str = ".punktfunk-placing";
+/// The folder that what was in the home is moved to until the restored home is in its place.
+pub const REPLACING: &str = ".punktfunk-replacing";
 /// What the name of a folder begins with that has what was in the home before.
 pub const REPLACED: &str = ".punktfunk-replaced-";
 
@@ -89,6 +93,13 @@ pub enum Ask {
         /// SIGKILL rather than SIGTERM.
         force: bool,
     },
+    /// Call a folder of the home [`RESTORED`] and put it in the place of everything else there. If that fails, the home is
+    /// as it was before, and the folder has another name that begins with [`RESTORING`]; if not even that can be done, the
+    /// next agent says so in [`Say::Hello`]. Nothing else may run meanwhile.
+    PutInPlace {
+        /// A name that begins with [`RESTORING`], without a slash.
+        folder: String,
+    },
     /// List the sockets in the runtime folder.
     Sockets,
     /// Connect to a socket in the runtime folder.
@@ -125,6 +136,9 @@ pub enum Say {
         runtime_dir: String,
         /// The home of the profile, an absolute path.
         home: String,
+        /// Why nobody may play in the home: a restore has begun to replace it, and it is neither the old one nor the new
+        /// one. Programs that mend it are started all the same.
+        half_restored: Option<String>,
     },
     /// Instead of the first message: the agent cannot work, and ends.
     Sorry {

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("no connection to the host: {error}")),
     };
     match begin(&arguments) {
-        Ok(signals) => Keeper::new(channel, signals, arguments).run(),
+        Ok(begun) => Keeper::new(channel, begun, arguments).run(),
         Err(error) => {
             let say = Say::Sorry { reason: error.to_string() };
             if let Ok(packet) = pack(&say, &[], MAX_SAY_BYTES) {
@@ -103,8 +103,15 @@ fn connection(arguments: &Arguments) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// What the first acts have brought.
+struct Begun {
+    signals: SignalFd,
+    /// See [`Say::Hello`].
+    half_restored: Option<String>,
+}
+
 /// The first acts: give up what is not needed, adopt whatever will lose its parent, make the folder, finish a restore.
-fn begin(arguments: &Arguments) -> io::Result<SignalFd> {
+fn begin(arguments: &Arguments) -> io::Result<Begun> {
     rustix::thread::set_no_new_privs(true)?;
     // Other programs of this user shall not read the agent's memory or borrow its connection.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -118,18 +125,27 @@ fn begin(arguments: &Arguments) -> io::Result<SignalFd> {
     folder::prepare(&arguments.runtime_dir).map_err(|error| {
         io::Error::other(format!("the folder {}: {error}", arguments.runtime_dir.display()))
     })?;
-    if let Err(error) = home::settle(&arguments.home) {
-        // Whoever restored it looks whether it is there; a session has the home that there is.
+    let half_restored = home::settle(&arguments.home).err().and_then(|error| {
         complain(&format!(
             "punktfunk-agent: a home that was restored is not in its place: {error}"
         ));
-    }
+        home::is_half(&arguments.home).then(|| half(&error))
+    });
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
     }
     signals.thread_block()?;
-    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    Ok(Begun { signals, half_restored })
+}
+
+/// What the owner is told of a home that is neither the old one nor the new one.
+fn half(error: &io::Error) -> String {
+    format!(
+        "a restore has replaced only a part of this device's home, and the rest cannot be done: {error}; make room on the \
+         disk and try again, or restore a backup that has games once more"
+    )
 }
 
 const USAGE: &str = "usage: punktfunk-agent [--connect SOCKET] --runtime-dir DIR --home DIR [--owns-user]\n\

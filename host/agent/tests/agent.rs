@@ -125,6 +125,24 @@ fn a_restored_home_is_in_its_place_before_anybody_is_served() {
 }
 
 #[test]
+fn an_agent_of_a_half_restored_home_says_so_and_serves_whoever_mends_it() {
+    let home = tempfile::tempdir().unwrap();
+    for path in ["gone", ".punktfunk-placing/gone", ".punktfunk-restore-1"] {
+        fs::create_dir_all(home.path().join(path)).unwrap();
+        fs::write(home.path().join(path).join("save"), path).unwrap();
+    }
+    let mut rig = Rig::start_in(home);
+    assert!(rig.half_restored.as_ref().unwrap().contains("only a part"), "{:?}", rig.half_restored);
+    rig.ask(Ask::PutInPlace { folder: "gone".to_owned() }, b"");
+    assert!(matches!(rig.outcome(), Outcome::Refused(_)));
+    rig.ask(Ask::PutInPlace { folder: ".punktfunk-restore-1".to_owned() }, b"");
+    assert_eq!(rig.outcome(), Outcome::Done);
+    assert_eq!(fs::read_to_string(rig.home.path().join("save")).unwrap(), ".punktfunk-restore-1");
+    assert!(!rig.home.path().join("gone").exists());
+    assert_eq!(Rig::start().half_restored, None);
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_in_words() {
     let mut rig = Rig::start();
     let name = || "../escape".to_owned();
@@ -328,16 +346,25 @@ struct Rig {
     run: PathBuf,
     home: TempDir,
     _outer: TempDir,
+    half_restored: Option<String>,
     number: u64,
 }
 
 impl Rig {
     fn start() -> Self {
-        let (outer, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(home: TempDir) -> Self {
+        let outer = tempfile::tempdir().unwrap();
         let run = outer.path().join("run");
         let (channel, agent) = start(&run, home.path());
-        let mut rig = Self { channel, agent, run, home, _outer: outer, number: 0 };
-        let Say::Hello { runtime_dir, .. } = rig.hear().0 else { panic!("no hello") };
+        let mut rig =
+            Self { channel, agent, run, home, _outer: outer, half_restored: None, number: 0 };
+        let Say::Hello { runtime_dir, half_restored, .. } = rig.hear().0 else {
+            panic!("no hello")
+        };
+        rig.half_restored = half_restored;
         assert_eq!(Path::new(&runtime_dir), rig.run);
         rig
     }

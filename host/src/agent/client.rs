@@ -31,7 +31,7 @@ pub fn open(
     channel: OwnedFd,
     after_end: Option<Box<dyn FnOnce() + Send>>,
 ) -> Result<Arc<dyn Agent>, AgentError> {
-    let greeted = greet(&channel).and_then(|(runtime_dir, home_dir)| {
+    let greeted = greet(&channel).and_then(|greeting| {
         let link =
             Arc::new(Link { socket: channel, state: Mutex::default(), news: Condvar::new() });
         let thread = std::thread::Builder::new()
@@ -43,12 +43,12 @@ pub fn open(
             .map_err(|error| AgentError::Start {
                 reason: format!("no thread could be started: {error}"),
             })?;
-        Ok((link, thread, runtime_dir, home_dir))
+        Ok((link, thread, greeting))
     });
     match greeted {
-        Ok((link, thread, runtime_dir, home_dir)) => {
+        Ok((link, thread, greeting)) => {
             let ending = Ending { reader: Some(thread), after_end };
-            Ok(Arc::new(Client { link, runtime_dir, home_dir, ending: Mutex::new(ending) }))
+            Ok(Arc::new(Client { link, greeting, ending: Mutex::new(ending) }))
         }
         Err(error) => {
             if let Some(after_end) = after_end {
@@ -59,8 +59,15 @@ pub fn open(
     }
 }
 
+/// What an agent says first.
+struct Greeting {
+    runtime_dir: PathBuf,
+    home_dir: PathBuf,
+    half_restored: Option<String>,
+}
+
 /// Waits for the agent's first message.
-fn greet(socket: &OwnedFd) -> Result<(PathBuf, PathBuf), AgentError> {
+fn greet(socket: &OwnedFd) -> Result<Greeting, AgentError> {
     let refuse = |reason: String| AgentError::Start { reason };
     let mut buffer = vec![0; MAX_SAY_BYTES];
     let heard = channel::wait(socket, PollFlags::IN, Instant::now() + CALL_PATIENCE)
@@ -76,8 +83,12 @@ fn greet(socket: &OwnedFd) -> Result<(PathBuf, PathBuf), AgentError> {
     let (say, _) =
         punktfunk_agent::unpack(&buffer[..got.bytes]).map_err(|error| refuse(error.to_string()))?;
     match say {
-        Say::Hello { version: punktfunk_agent::VERSION, runtime_dir, home } => {
-            Ok((clean_path(&runtime_dir)?, clean_path(&home)?))
+        Say::Hello { version: punktfunk_agent::VERSION, runtime_dir, home, half_restored } => {
+            Ok(Greeting {
+                runtime_dir: clean_path(&runtime_dir)?,
+                home_dir: clean_path(&home)?,
+                half_restored: half_restored.as_deref().map(clean_text),
+            })
         }
         Say::Hello { version, .. } => Err(refuse(format!(
             "its agent speaks version {version}, this host version {}: install both anew",
@@ -91,8 +102,7 @@ fn greet(socket: &OwnedFd) -> Result<(PathBuf, PathBuf), AgentError> {
 /// The daemon's end of one agent.
 struct Client {
     link: Arc<Link>,
-    runtime_dir: PathBuf,
-    home_dir: PathBuf,
+    greeting: Greeting,
     ending: Mutex<Ending>,
 }
 
@@ -149,11 +159,22 @@ impl Client {
 
 impl Agent for Client {
     fn runtime_dir(&self) -> &Path {
-        &self.runtime_dir
+        &self.greeting.runtime_dir
     }
 
     fn home_dir(&self) -> &Path {
-        &self.home_dir
+        &self.greeting.home_dir
+    }
+
+    fn half_restored(&self) -> Option<&str> {
+        self.greeting.half_restored.as_deref()
+    }
+
+    fn put_in_place(&self, folder: &str) -> Result<(), AgentError> {
+        let doing = || "putting a restored home in its place".to_owned();
+        let ask = Ask::PutInPlace { folder: folder.to_owned() };
+        let reply = self.link.ask_within(ask, PUT_IN_PLACE_PATIENCE, doing)?;
+        self.link.only_done(&reply)
     }
 
     fn write_file(&self, name: &str, contents: &[u8]) -> Result<(), AgentError> {
@@ -535,6 +556,8 @@ fn clean_path(path: &str) -> Result<PathBuf, AgentError> {
 
 /// How long an agent may take to greet, and to answer beyond what the request itself takes.
 const CALL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an agent may take to rename what lies in a home.
+const PUT_IN_PLACE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait after SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How many lines of last words are told.

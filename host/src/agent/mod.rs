@@ -50,9 +50,13 @@ pub trait AgentStarter: Send + Sync {
     /// Starts the agent of a session in the profile with this number, as [`AgentStarter::start_in`] does.
     ///
     /// # Errors
-    /// The profile is taken, or whatever kept it from starting; nothing is left running.
+    /// The profile is taken, its home is half restored, or whatever kept it from starting; nothing is left running.
     fn start(&self, profile: ProfileNumber) -> Result<Arc<dyn Agent>, AgentError> {
-        self.start_in(&self.take(profile, PLAYING)?)
+        let agent = self.start_in(&self.take(profile, PLAYING)?)?;
+        let Some(why) = agent.half_restored() else { return Ok(agent) };
+        let reason = why.to_owned();
+        agent.end(Duration::ZERO);
+        Err(AgentError::Start { reason })
     }
 }
 
@@ -72,6 +76,17 @@ pub trait Agent: Send + Sync {
 
     /// The home of the profile; it stays.
     fn home_dir(&self) -> &Path;
+
+    /// Why nobody may play in the home, in a sentence: a restore has replaced a part of it. Whoever mends it may work there.
+    fn half_restored(&self) -> Option<&str>;
+
+    /// Puts a folder of the home in the place of everything else there; its name begins with
+    /// [`RESTORING`](punktfunk_agent::RESTORING). Nothing else may run in the profile. Blocks for up to a minute.
+    ///
+    /// # Errors
+    /// It could not be done: the home is as it was before, unless the words say that it is half replaced. Or the agent is
+    /// gone, and nobody knows.
+    fn put_in_place(&self, folder: &str) -> Result<(), AgentError>;
 
     /// Writes a file of at most 64 KiB into the runtime folder, mode 0600. `name` has no slash.
     ///

@@ -36,7 +36,7 @@ impl Fake {
 
 fn hello() -> Say {
     let (runtime_dir, home) = ("/run/x".to_owned(), "/home/x".to_owned());
-    Say::Hello { version: punktfunk_agent::VERSION, runtime_dir, home }
+    Say::Hello { version: punktfunk_agent::VERSION, runtime_dir, home, half_restored: None }
 }
 
 fn pair(kind: SocketType) -> (OwnedFd, OwnedFd) {
@@ -77,11 +77,17 @@ fn check_malformed<T>(agent: &Arc<dyn Agent>, result: Result<T, AgentError>) {
 
 #[test]
 fn an_agent_that_does_not_greet_is_no_agent() {
-    let version = Say::Hello { version: 99, runtime_dir: "/r".into(), home: "/h".into() };
+    let version = Say::Hello {
+        version: 99,
+        runtime_dir: "/r".into(),
+        home: "/h".into(),
+        half_restored: None,
+    };
     let folder = |path: &str| Say::Hello {
         version: punktfunk_agent::VERSION,
         runtime_dir: path.to_owned(),
         home: "/h".into(),
+        half_restored: None,
     };
     for (say, reason) in [
         (version, "version 99"),

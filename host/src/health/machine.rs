@@ -214,6 +214,12 @@ pub(super) mod tests {
         fn home_dir(&self) -> &Path {
             Path::new("/")
         }
+        fn half_restored(&self) -> Option<&str> {
+            None
+        }
+        fn put_in_place(&self, _: &str) -> Result<(), AgentError> {
+            Ok(())
+        }
         fn write_file(&self, _: &str, _: &[u8]) -> Result<(), AgentError> {
             Ok(())
         }

@@ -15,6 +15,9 @@ const LOW_BYTES: u64 = 5 * GIB;
 /// A disk that was never large is warned about at this part of it, in percent.
 const LOW_PERCENT: u64 = 5;
 
+/// What a restore of homes leaves, as an update from a file does (`keep_free_bytes` in `host/update`).
+const RESERVE_BYTES: u64 = GIB;
+
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 
@@ -99,6 +102,18 @@ pub fn usage(folder: &Folder) -> io::Result<Usage> {
 /// folder that is not there.
 pub fn trouble(folder: &Folder) -> Option<String> {
     told(folder, &rustix::fs::statvfs(&folder.path).ok()?)
+}
+
+/// Whether the disk that a folder is on has more left for ordinary users than a restore is to leave. A disk that cannot be
+/// asked is taken to have: it says itself when it is full.
+pub fn keeps_reserve(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).map_or(true, |disk| has_more_than_reserve(&disk))
+}
+
+fn has_more_than_reserve(disk: &rustix::fs::StatVfs) -> bool {
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    // A small disk is not to be kept empty for it.
+    bytes(disk.f_bavail) > RESERVE_BYTES.min(bytes(disk.f_blocks) / 8)
 }
 
 fn told(folder: &Folder, disk: &rustix::fs::StatVfs) -> Option<String> {
@@ -239,6 +254,22 @@ mod tests {
              nor be updated; uninstall a game"
         );
         assert!(usage(Room::Full).warning().unwrap().contains("is full: 1.5 GB"));
+    }
+
+    #[test]
+    fn a_restore_leaves_a_gigabyte_or_an_eighth() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = rustix::fs::statvfs(folder.path()).unwrap();
+        let mut keeps = |total: u64, free: u64, ours: u64| {
+            disk.f_blocks = total / disk.f_frsize;
+            disk.f_bavail = free / disk.f_frsize;
+            disk.f_bfree = (free + ours) / disk.f_frsize;
+            has_more_than_reserve(&disk)
+        };
+        assert!(keeps(100 * GIB, 2 * GIB, 0) && !keeps(100 * GIB, GIB, 0));
+        assert!(!keeps(100 * GIB, 0, 4 * GIB), "what is kept for the host is not for homes");
+        assert!(keeps(4 * GIB, GIB, 0) && !keeps(4 * GIB, GIB / 2, 0));
+        assert!(keeps_reserve(Path::new("/nonexistent")));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use punktfunk_agent::{REPLACED, RESTORED, RESTORING, channel};
+use punktfunk_agent::{PLACING, REPLACED, REPLACING, RESTORED, RESTORING, channel};
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -38,9 +39,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a program may take that only removes or moves something, or waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// Removes what restores have left: what a cut one began, and what was there before one that was made.
+/// Removes what restores have left: what a cut one began, and what was there before one that was made. Where one is half
+/// made, what was there before may yet be needed.
 const CLEAN: &str = r#"
-for left in "$1"* "$2"*; do
+is_folder() { [ -d "$1" ] && [ ! -L "$1" ]; }
+if is_folder "$4" || is_folder "$5"; then set -- "$1"*; else set -- "$1"* "$2"* "$3"; fi
+for left; do
     # Files may have a second name in the home that has taken the place.
     if [ -d "$left" ] && [ ! -L "$left" ]; then
         find "$left" -type d ! -perm -700 -exec chmod u+rwx {} \;
@@ -60,12 +64,8 @@ for path; do
         mkdir -p -- "${to%/*}" && cp --archive --link --no-target-directory -- "$path" "$to" || exit 1
     fi
 done"#;
-/// Gives the folder its name. What a game has left under that name is no restored home.
-const NAME: &str = r#"
-if [ ! -d "$2" ] || [ -L "$2" ]; then rm -f -- "$2"; fi
-exec mv -T -- "$1" "$2""#;
-/// Whether the home has taken its place.
-const IS_IN_PLACE: &str = r#"[ ! -e "$1" ] && [ ! -e "$2" ]"#;
+/// Has the disk hold it. The archive may have closed the folder.
+const FLUSH: &str = r#"chmod 700 -- "$1" && exec sync -f -- "$1""#;
 
 /// Somebody who may do things in a home, until it is dropped.
 pub(super) struct Hands {
@@ -81,6 +81,17 @@ impl Drop for Hands {
 impl Hands {
     pub(super) fn new(agents: &dyn AgentStarter, place: &Place) -> Result<Self, AgentError> {
         Ok(Self { agent: agents.start_in(place)? })
+    }
+
+    /// Whether somebody could play in it: the home is neither half the old one nor half a restored one.
+    pub(super) fn check_is_one(&self) -> Result<(), Trouble> {
+        let why = self.agent.half_restored();
+        why.map_or(Ok(()), |why| Err(Trouble::Failed(why.to_owned())))
+    }
+
+    /// Where the home lies.
+    pub(super) fn home(&self) -> &Path {
+        self.agent.home_dir()
     }
 
     /// Gives the home's archive to `take`, piece by piece; what `tar` had to say comes back.
@@ -106,7 +117,7 @@ impl Hands {
 
     /// Removes what restores have left.
     pub(super) fn clean(&self) -> Result<(), Trouble> {
-        self.shell(CLEAN, &[RESTORING, REPLACED])
+        self.shell(CLEAN, &[RESTORING, REPLACED, REPLACING, RESTORED, PLACING])
     }
 
     /// Begins to put an archive into a folder beside what is there.
@@ -119,37 +130,30 @@ impl Hands {
 
     /// Has the disk hold what was put there.
     pub(super) fn flush(&self, folder: &str) -> Result<(), Trouble> {
-        self.run("sync", vec!["-f".to_owned(), "--".to_owned(), folder.to_owned()])
+        self.shell(FLUSH, &[folder])
     }
 
-    /// From here on the restore holds: whoever comes next puts the folder in the place of what is there.
+    /// Puts the folder in the place of what is there. Where that fails the home is as it was before, unless the words say
+    /// otherwise.
     pub(super) fn commit(&self, folder: &str, games: bool) -> Result<(), Trouble> {
         if !games {
             let find = self.agent.spawn(&program("find", take_along_arguments(folder)))?;
             // Nothing was moved: if it is not all there, the home stays as it is.
             verdict(&*find, &["0"])?;
         }
-        self.shell(NAME, &[folder, RESTORED])
-    }
-
-    /// Looks whether what was restored has taken its place, and removes what was there before.
-    pub(super) fn check(&self) -> Result<(), Trouble> {
-        self.shell(IS_IN_PLACE, &[RESTORED, punktfunk_agent::PLACING])
-            .map_err(|_| Trouble::Failed("not all of it could be put in its place".to_owned()))?;
-        // It is restored, whatever is left.
-        if let Err(trouble) = self.clean() {
-            tracing::warn!(%trouble, "what was in a home before its restore is still there");
-        }
-        Ok(())
+        self.agent.put_in_place(folder).map_err(|error| match error {
+            AgentError::Refused { reason, .. } => Trouble::Failed(reason),
+            gone => Trouble::Failed(format!(
+                "nobody knows whether it has taken its place: {gone}; if it has begun to, it goes on when its device plays \
+                 next"
+            )),
+        })
     }
 
     fn shell(&self, script: &str, words: &[&str]) -> Result<(), Trouble> {
         let words = ["-c", script, "sh"].into_iter().chain(words.iter().copied());
-        self.run("sh", words.map(str::to_owned).collect())
-    }
-
-    fn run(&self, name: &str, arguments: Vec<String>) -> Result<(), Trouble> {
-        let process = self.agent.spawn(&program(name, arguments)).map_err(Trouble::of)?;
+        let spec = program("sh", words.map(str::to_owned).collect());
+        let process = self.agent.spawn(&spec).map_err(Trouble::of)?;
         verdict(&*process, &["0"]).map(drop)
     }
 }
@@ -171,17 +175,22 @@ impl Unpacking {
             Ok(true) => {}
             // Why it takes no more it says at its end.
             Ok(false) => self.pipe = None,
-            Err(trouble) => {
-                self.pipe = None;
-                self.trouble = Some(trouble);
-            }
+            Err(trouble) => self.give_up(trouble),
         }
+    }
+
+    /// Takes no more, because of this.
+    pub(super) fn give_up(&mut self, trouble: Trouble) {
+        self.pipe = None;
+        self.trouble = Some(trouble);
     }
 
     /// Waits for its end; how many bytes it took.
     pub(super) fn finish(mut self) -> Result<u64, Trouble> {
         let is_whole = self.pipe.take().is_some();
         if let Some(trouble) = self.trouble.take() {
+            // Nothing is to come to what is removed now.
+            self.process.terminate(Duration::ZERO);
             return Err(trouble);
         }
         verdict(&*self.process, &["0"])?;

@@ -4,8 +4,11 @@
 //! the profile, as for a session, and `tar` under it. What comes out passes through as it is, in [`records`], sealed in
 //! [`chunks`]. So a hostile home can spoil its own part of a backup, and a hostile backup a home, and nothing else.
 //!
+//! A home that cannot be read ends nothing but its own part: the backup says that this home is not whole, and goes on. No
+//! restore touches the home of such a part.
+//!
 //! A restore puts every home beside what is there. When the last chunk was authenticated, and not before, each home takes
-//! its place by one rename, which holds also if the power goes after it (the agent goes on, see `host/agent/src/home.rs`).
+//! its place by one rename, which holds also if the power goes after it, or is taken back (see `host/agent/src/home.rs`).
 //! Profiles are taken before anything is begun: nobody plays in a home that is read or replaced.
 //!
 //! Deliberately absent: homes where sessions have none of their own. Without a launcher they play in the home of whoever
@@ -17,15 +20,17 @@ mod records;
 
 use std::fmt;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
 
 use self::chunks::{Begun, Opener, Sealer};
-use self::hands::{Hands, Trouble};
+use self::hands::{Hands, Trouble, Unpacking};
 use self::records::{About, End, MAX_PIECE_BYTES, Record, Whose};
 use super::{BackupError, Backups, Passphrase, Strength, Turn, Turns};
 use crate::agent::{AgentError, AgentStarter, Place, ProfileNumber};
+use crate::machine::storage;
 use crate::store::{ClientId, Store, StoreError};
 
 /// Why there is no backup of homes, or none was restored. No home has changed then.
@@ -52,17 +57,9 @@ pub enum HomesError {
     /// Nobody wants it any more.
     #[error("whoever wanted the backup has gone")]
     Gone,
-    /// Nobody can be put into a home.
+    /// Nobody can be put into any home.
     #[error("the homes cannot be reached: {0}")]
     Agent(#[from] AgentError),
-    /// A home cannot be read.
-    #[error("the home of {name} cannot be backed up: {what}")]
-    Home {
-        /// Whose it is.
-        name: String,
-        /// What is wrong.
-        what: String,
-    },
 }
 
 impl From<StoreError> for HomesError {
@@ -118,6 +115,8 @@ pub enum Outcome {
     },
     /// Nobody here has it; nothing was done.
     NotPaired,
+    /// The backup has only a part of it, for this reason; it is as it was before.
+    NotWhole(String),
     /// The disk is too full; it is as it was before.
     NoSpace,
     /// It could not be restored and is as it was before, unless the words say otherwise.
@@ -131,7 +130,11 @@ pub struct Homes {
     strength: Strength,
     turns: Turns,
     agents: Arc<dyn AgentStarter>,
+    has_room: HasRoom,
 }
+
+/// Whether a restore may fill the disk of a folder further.
+type HasRoom = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
 
 impl fmt::Debug for Homes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,6 +151,15 @@ pub struct Making {
     _turn: Turn,
 }
 
+/// What a backup has become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Whose homes are not whole in it, and are not restored from it.
+    pub not_whole: Vec<String>,
+}
+
+/// So often it is looked at whether there is still room, in bytes of archives.
+const LOOK_EVERY_BYTES: usize = 1 << 20;
 /// What sessions are told that come while a home is worked on.
 const PURPOSE: &str = "its home is being backed up or restored; try again when that is done";
 
@@ -155,7 +167,13 @@ impl Homes {
     /// The homes that these agents are started in, of a host that makes its other backups with `backups`.
     pub fn new(backups: &Backups, agents: Arc<dyn AgentStarter>) -> Self {
         let Backups { store, strength, turns } = backups.clone();
-        Self { store, strength, turns, agents }
+        Self { store, strength, turns, agents, has_room: Arc::new(storage::keeps_reserve) }
+    }
+
+    /// The same with another judge of whether a restore may fill the disk that a home lies on.
+    #[must_use]
+    pub fn with_room(self, has_room: impl Fn(&Path) -> bool + Send + Sync + 'static) -> Self {
+        Self { has_room: Arc::new(has_room), ..self }
     }
 
     /// Begins a backup of the homes of all paired devices that have played, with or without games that stores can fetch
@@ -176,10 +194,7 @@ impl Homes {
         }
         let places =
             self.take_all(homes.iter().map(|(whose, profile)| (&*whose.name, *profile)))?;
-        // Whoever starts agents is asked for one before anything is promised.
-        if let Some(first) = places.first() {
-            drop(Hands::new(&*self.agents, first)?);
-        }
+        self.check_reachable(&places)?;
         let begun = chunks::begin(passphrase, self.strength)?;
         let homes = homes.into_iter().map(|(whose, _)| whose).collect();
         let about = About { made_by: env!("CARGO_PKG_VERSION").to_owned(), games, homes };
@@ -214,18 +229,30 @@ impl Homes {
             let state = place.map_or(State::Over(Outcome::NotPaired), State::Here);
             Target { device, name, state }
         });
-        let restoring = Restoring {
+        let way = Way {
             agents: &*self.agents,
+            has_room: &*self.has_room,
             folder: folder()?,
             games: about.games,
-            targets: targets.collect(),
         };
-        let homes = restoring.carry_out(&mut opener)?;
+        let homes = Restoring { way, targets: targets.collect() }.carry_out(&mut opener)?;
         Ok(RestoredHomes { made_by: about.made_by, games: about.games, homes })
     }
 
     fn check_there_are_homes(&self) -> Result<(), HomesError> {
         if self.agents.isolates() { Ok(()) } else { Err(HomesError::NoHomes) }
+    }
+
+    /// Whoever starts agents is asked for one before anything is promised. One home that has none ends nothing.
+    fn check_reachable(&self, places: &[Place]) -> Result<(), HomesError> {
+        let mut refused = None;
+        for place in places {
+            match Hands::new(&*self.agents, place) {
+                Ok(_) => return Ok(()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Takes all of these profiles, or none.
@@ -246,49 +273,73 @@ impl Homes {
 }
 
 impl Making {
-    /// Writes the backup. A device may play again as soon as its home was read.
+    /// Writes the backup; what cannot be read of the homes is told. A device may play again as soon as its home was read.
     ///
     /// # Errors
     /// What was written is no backup then: it has no end.
-    pub fn write(self, outlet: &mut dyn Outlet) -> Result<(), HomesError> {
+    pub fn write(self, outlet: &mut dyn Outlet) -> Result<Made, HomesError> {
         let Self { agents, about, places, begun, _turn } = self;
         let mut sealer = Sealer::new(begun, outlet)?;
         records::put_about(&mut sealer, &about)?;
+        let mut not_whole = Vec::new();
         for (Whose { name, .. }, place) in about.homes.iter().zip(places) {
-            let mut bytes = 0;
-            let packed = Hands::new(&*agents, &place).map_err(Trouble::from).and_then(|hands| {
-                hands.pack(about.games, |piece| match piece {
-                    Some(piece) => {
-                        bytes += piece.len();
-                        records::put_piece(&mut sealer, piece)
-                    }
-                    None if sealer.is_gone() => Err(HomesError::Gone),
-                    None => Ok(()),
-                })
-            });
-            let said = packed.map_err(|trouble| match trouble {
-                Trouble::Elsewhere(error) => error,
-                other => HomesError::Home { name: name.clone(), what: other.to_string() },
-            })?;
-            if !said.is_empty() {
+            let (bytes, end) = pack(&*agents, &place, about.games, &mut sealer)?;
+            let (said, whole) = (&end.said, end.whole);
+            if !whole {
+                tracing::warn!(device = name, said, "a home could not be backed up");
+                not_whole.push(name.clone());
+            } else if !said.is_empty() {
                 tracing::warn!(device = name, said, "not all of a home could be backed up");
             }
-            tracing::info!(device = name, bytes, "a home was backed up");
-            records::put_end(&mut sealer, &End { said })?;
+            tracing::info!(device = name, bytes, whole, "a home was read for a backup");
+            records::put_end(&mut sealer, end)?;
         }
         sealer.finish()?;
         tracing::info!(homes = about.homes.len(), "a backup of homes was made");
-        Ok(())
+        Ok(Made { not_whole })
     }
+}
+
+/// Reads a home as far as that goes; the length of its archive, and what follows it.
+fn pack(
+    agents: &dyn AgentStarter,
+    place: &Place,
+    games: bool,
+    sealer: &mut Sealer<'_>,
+) -> Result<(usize, End), HomesError> {
+    let mut bytes = 0;
+    let packed = Hands::new(agents, place).map_err(Trouble::from).and_then(|hands| {
+        hands.check_is_one()?;
+        hands.pack(games, |piece| match piece {
+            Some(piece) => {
+                bytes += piece.len();
+                records::put_piece(sealer, piece)
+            }
+            None if sealer.is_gone() => Err(HomesError::Gone),
+            None => Ok(()),
+        })
+    });
+    let end = match packed {
+        Ok(said) => End { whole: true, said },
+        Err(Trouble::Elsewhere(error)) => return Err(error),
+        Err(trouble) => End { whole: false, said: trouble.to_string() },
+    };
+    Ok((bytes, end))
 }
 
 /// A restore that goes on.
 struct Restoring<'a> {
+    way: Way<'a>,
+    targets: Vec<Target>,
+}
+
+/// How homes are restored.
+struct Way<'a> {
     agents: &'a dyn AgentStarter,
+    has_room: &'a dyn Fn(&Path) -> bool,
     /// What lies beside, in each home.
     folder: String,
     games: bool,
-    targets: Vec<Target>,
 }
 
 /// A home that is to be restored.
@@ -318,15 +369,13 @@ impl Restoring<'_> {
             return Err(error);
         }
         // All of it was authenticated: now, and only now, homes change.
-        let Self { agents, folder, games, targets } = self;
+        let Self { way, targets } = self;
         let restored = targets.into_iter().map(|Target { device, name, state }| {
             let outcome = match state {
-                State::Beside { place, bytes, said } => {
-                    match put_in_place(agents, &place, &folder, games) {
-                        Ok(()) => Outcome::Restored { bytes, said },
-                        Err(trouble) => outcome_of(trouble),
-                    }
-                }
+                State::Beside { place, bytes, said } => match way.put_in_place(&place) {
+                    Ok(()) => Outcome::Restored { bytes, said },
+                    Err(trouble) => outcome_of(trouble),
+                },
                 State::Here(_) => Outcome::Failed("the backup has nothing of it".to_owned()),
                 State::Over(outcome) => outcome,
             };
@@ -341,9 +390,7 @@ impl Restoring<'_> {
         for Target { state, .. } in &mut self.targets {
             let before = std::mem::replace(state, State::Over(Outcome::NotPaired));
             *state = match before {
-                State::Here(place) => {
-                    put_beside(self.agents, place, &self.folder, opener, &mut room)?
-                }
+                State::Here(place) => self.way.put_beside(place, opener, &mut room)?,
                 other => {
                     skip(opener, &mut room)?;
                     other
@@ -360,7 +407,7 @@ impl Restoring<'_> {
     fn put_away(self) {
         for Target { name, state, .. } in self.targets {
             if let State::Beside { place, .. } = state {
-                let away = Hands::new(self.agents, &place).map_err(Trouble::from);
+                let away = Hands::new(self.way.agents, &place).map_err(Trouble::from);
                 if let Err(trouble) = away.and_then(|hands| hands.clean()) {
                     tracing::warn!(device = name, %trouble, "what a restore began is still there");
                 }
@@ -369,74 +416,104 @@ impl Restoring<'_> {
     }
 }
 
-/// Reads a home to the folder beside; if that fails, the rest of it is read and goes nowhere.
-fn put_beside(
-    agents: &dyn AgentStarter,
-    place: Place,
-    folder: &str,
-    opener: &mut Opener<'_>,
-    room: &mut [u8],
-) -> Result<State, HomesError> {
-    let begun = Hands::new(agents, &place).map_err(Trouble::from).and_then(|hands| {
-        hands.clean()?;
-        let unpacking = hands.unpack(folder)?;
-        Ok((hands, unpacking))
-    });
-    let (hands, mut unpacking) = match begun {
-        Ok(begun) => begun,
-        Err(trouble) => {
-            skip(opener, room)?;
-            return Ok(State::Over(outcome_of(trouble)));
-        }
-    };
-    let read = loop {
-        match records::next(opener, room) {
-            Ok(Record::Piece(length)) => unpacking.put(&room[..length]),
-            Ok(Record::End(End { said })) => break Ok(said),
-            Err(error) => break Err(error),
-        }
-    };
-    let done = match read {
-        Ok(said) => unpacking
-            .finish()
-            .and_then(|bytes| hands.flush(folder).map(|()| (bytes, said)))
-            .map_err(outcome_of),
-        Err(error) => {
-            drop(unpacking);
-            let _ = hands.clean();
-            return Err(error);
-        }
-    };
-    Ok(match done {
-        Ok((bytes, said)) => State::Beside { place, bytes, said },
-        Err(outcome) => {
-            if let Err(trouble) = hands.clean() {
-                tracing::warn!(%trouble, "what a restore began is still there");
+impl Way<'_> {
+    /// Reads a home to the folder beside; if that fails, the rest of it is read and goes nowhere.
+    fn put_beside(
+        &self,
+        place: Place,
+        opener: &mut Opener<'_>,
+        room: &mut [u8],
+    ) -> Result<State, HomesError> {
+        let (hands, mut unpacking) = match self.begin(&place) {
+            Ok(begun) => begun,
+            Err(trouble) => {
+                skip(opener, room)?;
+                return Ok(State::Over(outcome_of(trouble)));
             }
-            State::Over(outcome)
+        };
+        let read = self.unpack(&hands, &mut unpacking, opener, room);
+        let end = match read {
+            Ok(end) => end,
+            Err(error) => {
+                drop(unpacking);
+                let _ = hands.clean();
+                return Err(error);
+            }
+        };
+        let unpacked = unpacking.finish();
+        let done = match end {
+            End { whole: false, said } => Err(Outcome::NotWhole(said)),
+            End { whole: true, said } => unpacked
+                .and_then(|bytes| hands.flush(&self.folder).map(|()| (bytes, said)))
+                .map_err(outcome_of),
+        };
+        Ok(match done {
+            Ok((bytes, said)) => State::Beside { place, bytes, said },
+            Err(outcome) => {
+                clean(&hands);
+                State::Over(outcome)
+            }
+        })
+    }
+
+    fn begin(&self, place: &Place) -> Result<(Hands, Unpacking), Trouble> {
+        let hands = Hands::new(self.agents, place)?;
+        if !self.games {
+            // Games that are to stay might lie anywhere.
+            hands.check_is_one()?;
         }
-    })
+        hands.clean()?;
+        if !(self.has_room)(hands.home()) {
+            return Err(Trouble::NoSpace);
+        }
+        let unpacking = hands.unpack(&self.folder)?;
+        Ok((hands, unpacking))
+    }
+
+    /// Hands a home over as far as there is room for it; what follows it.
+    fn unpack(
+        &self,
+        hands: &Hands,
+        unpacking: &mut Unpacking,
+        opener: &mut Opener<'_>,
+        room: &mut [u8],
+    ) -> Result<End, HomesError> {
+        let mut unseen = 0;
+        loop {
+            let length = match records::next(opener, room)? {
+                Record::Piece(length) => length,
+                Record::End(end) => return Ok(end),
+            };
+            unseen += length;
+            if unseen >= LOOK_EVERY_BYTES {
+                unseen = 0;
+                if !(self.has_room)(hands.home()) {
+                    unpacking.give_up(Trouble::NoSpace);
+                }
+            }
+            unpacking.put(&room[..length]);
+        }
+    }
+
+    fn put_in_place(&self, place: &Place) -> Result<(), Trouble> {
+        let hands = Hands::new(self.agents, place)?;
+        let done = hands.commit(&self.folder, self.games);
+        // It is restored or it is not, whatever is left.
+        clean(&hands);
+        done
+    }
+}
+
+/// Removes what lies beside and what was there before; what cannot be removed now is removed at the next try.
+fn clean(hands: &Hands) {
+    if let Err(trouble) = hands.clean() {
+        tracing::warn!(%trouble, "what a restore left is still there");
+    }
 }
 
 fn skip(opener: &mut Opener<'_>, room: &mut [u8]) -> Result<(), HomesError> {
     while !matches!(records::next(opener, room)?, Record::End(_)) {}
     Ok(())
-}
-
-fn put_in_place(
-    agents: &dyn AgentStarter,
-    place: &Place,
-    folder: &str,
-    games: bool,
-) -> Result<(), Trouble> {
-    let hands = Hands::new(agents, place)?;
-    hands.commit(folder, games)?;
-    drop(hands);
-    // Whoever comes next moves it; if nobody can come now, whoever plays next does.
-    let hands = Hands::new(agents, place).map_err(|error| {
-        Trouble::Failed(format!("it takes its place when its device plays next: {error}"))
-    })?;
-    hands.check()
 }
 
 fn outcome_of(trouble: Trouble) -> Outcome {

@@ -45,10 +45,20 @@ pub(super) struct Whose {
 }
 
 /// What follows the pieces of a home.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct End {
-    /// What was said of it while it was read: mostly what could not be.
+    /// All of the home is there; if not, no host restores it.
+    pub(super) whole: bool,
+    /// What was said of it while it was read: mostly what could not be, or why it is not whole.
     pub(super) said: String,
+}
+
+impl End {
+    /// The same with so much of what was said as anybody is to read.
+    fn bounded(self) -> Self {
+        let said = self.said.chars().filter(|c| !c.is_control()).take(MAX_SAID_CHARS).collect();
+        Self { said, ..self }
+    }
 }
 
 /// A record of a home.
@@ -68,8 +78,8 @@ pub(super) fn put_piece(sealer: &mut Sealer<'_>, piece: &[u8]) -> Result<(), Hom
     put(sealer, PIECE, piece)
 }
 
-pub(super) fn put_end(sealer: &mut Sealer<'_>, end: &End) -> Result<(), HomesError> {
-    put(sealer, END, &json(end))
+pub(super) fn put_end(sealer: &mut Sealer<'_>, end: End) -> Result<(), HomesError> {
+    put(sealer, END, &json(&end.bounded()))
 }
 
 fn put(sealer: &mut Sealer<'_>, kind: u8, body: &[u8]) -> Result<(), HomesError> {
@@ -113,11 +123,7 @@ pub(super) fn next(opener: &mut Opener<'_>, room: &mut [u8]) -> Result<Record, H
             opener.read_exact(piece)?;
             Ok(Record::Piece(length))
         }
-        (END, length) => {
-            let End { said } = text(opener, length)?;
-            let said = said.chars().filter(|c| !c.is_control()).take(MAX_SAID_CHARS).collect();
-            Ok(Record::End(End { said }))
-        }
+        (END, length) => Ok(Record::End(text::<End>(opener, length)?.bounded())),
         _ => Err(unfit("there is something in it that this host does not know")),
     }
 }
@@ -189,20 +195,24 @@ mod tests {
     #[test]
     fn what_is_written_reads_back() {
         let written = about_of((0..63).map(whose).collect());
-        let end = End { said: "tar: x: Permission denied".to_owned() };
+        let end = End { whole: true, said: "tar: x: Permission denied".to_owned() };
+        let loud = End { whole: false, said: "\x1b[2J\n".repeat(999) };
         let write = |sealer: &mut Sealer<'_>| {
             put_about(sealer, &written)?;
             put_piece(sealer, &[7; MAX_PIECE_BYTES])?;
-            put_end(sealer, &end)
+            put_end(sealer, end.clone())?;
+            put_end(sealer, loud.clone())
         };
         let read = between(write, |opener| {
             let (about, mut room) = (about(opener)?, vec![0; MAX_PIECE_BYTES]);
-            let records = [next(opener, &mut room)?, next(opener, &mut room)?];
+            let mut record = || next(opener, &mut room);
+            let records = [record()?, record()?, record()?];
             Ok((about, records, room, opener.is_at_end()?))
         });
         let (about, records, room, is_at_end) = read.unwrap();
         assert_eq!((about, is_at_end), (written, true));
-        assert_eq!(records, [Record::Piece(MAX_PIECE_BYTES), Record::End(end)]);
+        let loud = End { whole: false, said: "[2J".repeat(167)[..MAX_SAID_CHARS].to_owned() };
+        assert_eq!(records, [Record::Piece(MAX_PIECE_BYTES), Record::End(end), Record::End(loud)]);
         assert!(room.iter().all(|byte| *byte == 7));
     }
 
@@ -242,6 +252,8 @@ mod tests {
         refused(b"z\x00\x00\x00\x00", "does not know");
         refused(b"a\x02\x00\x00\x00{}", "does not know");
         refused(b"e\x02\x00\x00\x00{]", "cannot be restored");
+        // Whether it is whole is said.
+        refused(b"e\x0b\x00\x00\x00{\"said\":\"\"}", "whole");
         let not_first = between(|sealer| sealer.put(b"e\x02\x00\x00\x00{}"), about).unwrap_err();
         assert!(not_first.to_string().contains("begin"), "{not_first}");
     }

@@ -15,7 +15,7 @@ use super::super::problem::Problem;
 use super::super::startup::{Door, Startup};
 use super::super::wire::AuditLine;
 use super::blocking;
-use crate::access::{Actor, MAX_AUDIT_PAGE};
+use crate::access::{AccessError, Actor, MAX_AUDIT_PAGE};
 
 /// As many lines a page has unless it is said.
 const DEFAULT_PAGE: u32 = 50;
@@ -79,6 +79,20 @@ pub(super) async fn note(State(startup): State<Startup>, request: Request, next:
         }
     }
     response
+}
+
+/// Notes something now, for a call that says more than that it was made. Blocks.
+///
+/// # Errors
+/// The disk failed.
+pub(super) fn write(
+    startup: &Startup,
+    caller: &Caller,
+    action: &str,
+    detail: &str,
+) -> Result<(), AccessError> {
+    let Some(access) = startup.owners() else { return Ok(()) };
+    access.audit(&actor(caller), caller.remote, action, detail)
 }
 
 /// How the log calls a caller.

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use axum::body::{Body as Stream, BodyDataStream, Bytes};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -15,12 +16,12 @@ use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::guard::{Need, Standing, allow, allow_streamed};
+use super::super::guard::{Caller, Need, Standing, allow, allow_streamed};
 use super::super::problem::Problem;
 use super::super::startup::{Rooms, Startup};
 use super::super::wire::{BackupRequest, HomesBackupRequest, HomesRestored, ProblemDetails};
-use super::{Body, blocking, parse};
-use crate::backup::homes::{HomesError, Outlet};
+use super::{Body, audit, blocking, parse};
+use crate::backup::homes::{HomesError, Made, Outlet};
 
 /// The longest first line of a restore, which has the passphrase in it.
 const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -28,6 +29,10 @@ const MAX_LINE_BYTES: usize = 8 * 1024;
 const PIECES: usize = 4;
 /// As long is read on after a refusal, so that a caller who still sends has time to hear it.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// How the audit log calls these calls.
+const BACK_UP: &str = "POST /homes/backup";
+const RESTORE: &str = "POST /homes/restore";
 
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     OpenApiRouter::new()
@@ -38,7 +43,8 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
 /// Makes a backup of homes: what games saved and set, of each paired device that has played.
 ///
 /// The answer is as long as the homes are. A device whose home is waited for cannot play meanwhile. If something fails on
-/// the way the answer breaks off: what has come then is no backup.
+/// the way the answer breaks off: what has come then is no backup. A home that cannot be read does not end it: the log and
+/// the audit log say whose is not whole, and so does a restore, which leaves that device's home as it is.
 #[utoipa::path(
     post,
     path = "/homes/backup",
@@ -51,7 +57,9 @@ pub(super) fn routes() -> OpenApiRouter<Startup> {
     ),
 )]
 async fn back_up_homes(
+    State(startup): State<Startup>,
     Rooms(handles): Rooms,
+    Extension(caller): Extension<Caller>,
     Extension(standing): Extension<Standing>,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -61,7 +69,13 @@ async fn back_up_homes(
     tokio::task::spawn_blocking(move || {
         let mut outlet = Sending(sender);
         match making.write(&mut outlet) {
-            Ok(()) => {}
+            Ok(Made { not_whole }) if not_whole.is_empty() => {}
+            Ok(Made { not_whole }) => {
+                let detail = format!("not whole: {}", not_whole.join(", "));
+                if let Err(error) = audit::write(&startup, &caller, BACK_UP, &detail) {
+                    tracing::warn!(%error, "homes that are not whole could not be noted in the audit log");
+                }
+            }
             Err(HomesError::Gone) => tracing::info!("nobody waits for a backup of homes any more"),
             Err(error) => {
                 tracing::warn!(%error, "a backup of homes could not be made");
@@ -104,7 +118,9 @@ async fn back_up_homes(
     ),
 )]
 async fn restore_homes(
+    State(startup): State<Startup>,
     Rooms(handles): Rooms,
+    Extension(caller): Extension<Caller>,
     Extension(standing): Extension<Standing>,
     body: Stream,
 ) -> Result<Json<HomesRestored>, Problem> {
@@ -113,6 +129,8 @@ async fn restore_homes(
     let mut body = body.into_data_stream();
     let (line, rest) = first_line(&mut body).await?;
     let BackupRequest { passphrase } = parse(Ok(line))?;
+    // It takes long, and whatever comes in between is not to hide who began it.
+    blocking(move || audit::write(&startup, &caller, RESTORE, "begun")).await??;
     let (sender, pieces) = mpsc::channel(PIECES);
     let restoring = tokio::task::spawn_blocking(move || {
         handles.homes.restore(&passphrase, &mut Coming { pieces, piece: rest, is_over: false })
@@ -218,7 +236,6 @@ impl From<HomesError> for Problem {
             HomesError::InUse(_) => (StatusCode::CONFLICT, "home-in-use"),
             HomesError::Changed => (StatusCode::UNPROCESSABLE_ENTITY, "unfit-backup"),
             HomesError::Broken(_) | HomesError::Gone => (StatusCode::BAD_REQUEST, "malformed"),
-            HomesError::Home { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
         };
         Self::new(status, code, error)
     }

@@ -114,6 +114,8 @@ pub struct HomeProblem {
 pub enum HomeTrouble {
     /// Its device is not paired here.
     NotPaired,
+    /// The backup has only a part of it.
+    NotWhole,
     /// The disk is too full.
     NoSpace,
     /// Something else.
@@ -140,8 +142,14 @@ impl From<homes::RestoredHome> for RestoredHome {
                               devices, then restore this one again";
                 not(HomeTrouble::NotPaired, detail.to_owned())
             }
+            Outcome::NotWhole(why) => {
+                let detail = format!(
+                    "this home could not be read when the backup was made, and is as it was before: {why}"
+                );
+                not(HomeTrouble::NotWhole, detail)
+            }
             Outcome::NoSpace => {
-                let detail = "there is not enough space on the disk; the home is as it was before";
+                let detail = "there is not enough space on the disk, of which some is kept free; the home is as it was before";
                 not(HomeTrouble::NoSpace, detail.to_owned())
             }
             Outcome::Failed(why) => not(HomeTrouble::Failed, why),
