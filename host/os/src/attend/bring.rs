@@ -18,7 +18,7 @@ pub const WORDS: [&str; 2] = ["/usr/libexec/punktfunk/punktfunk-update", "import
 /// So long it may take.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// A file that is being handed over. Dropping it ends that.
+/// A file that is being handed over. Dropping it ends that, and leaves whoever did it to the system.
 #[derive(Debug)]
 pub struct Bringing {
     child: Child,
@@ -46,21 +46,33 @@ impl Bringing {
         }
     }
 
+    /// The number of the process that does it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// When it is to have ended.
     pub fn deadline(&self) -> Duration {
         self.until
     }
 
-    /// Whether it is over, by itself or because its time is.
-    pub fn is_over(&mut self, now: Duration) -> bool {
-        if now >= self.until {
+    /// Whether it has taken too long. Then it is asked to end, which whoever waits for a broken stick does not at once:
+    /// it is kept until it [has ended](Self::has_ended), which wakes, and nobody waits for it.
+    pub fn is_late(&self, now: Duration) -> bool {
+        let is_late = now >= self.until;
+        if is_late {
             complain!("an update on a stick took too long and is left");
-            return true;
+            end(self.group);
         }
+        is_late
+    }
+
+    /// Whether it has ended; then nothing is left of it.
+    pub fn has_ended(&mut self) -> bool {
         match self.child.try_wait() {
             Ok(None) => false,
             Ok(Some(status)) => {
-                tell!("an update on a stick was handed over: {status}");
+                tell!("an update on a stick is not handed over any more: {status}");
                 self.group = None;
                 true
             }
@@ -81,8 +93,6 @@ impl AsFd for Bringing {
 impl Drop for Bringing {
     fn drop(&mut self) {
         end(self.group);
-        // One that waits for a broken stick does not go even then, and is not waited for.
-        let _ = self.child.try_wait();
     }
 }
 

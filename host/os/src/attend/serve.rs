@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -153,13 +154,20 @@ pub struct Attending<'a> {
     looks: Looks,
     /// The update that a stick brings, while it is handed over.
     bringing: Option<Bringing>,
+    /// Those that took too long, until they have ended.
+    late: Vec<Bringing>,
 }
 
 impl<'a> Attending<'a> {
     /// Begins, with no claim shown: the daemon says it again when it can be claimed.
     pub fn new(site: Site<'a>) -> Result<Self, ServeError> {
         let used = Used::read(&site.state);
-        let looks = Looks::new(Arc::new(|name| stick::look(name, Path::new(STICK))));
+        // Each has a folder of its own: one that does not end lets go of nobody else's when it does.
+        let count = AtomicU64::new(0);
+        let looks = Looks::new(Arc::new(move |name| {
+            let folder = count.fetch_add(1, Ordering::Relaxed).to_string();
+            stick::look(name, &Path::new(STICK).join(folder))
+        }));
         let untaken = used.untaken().map(str::to_owned);
         let untaken = untaken.map(|digest| Presence::ResetFile { digest });
         let kept = owner::read(&site.state);
@@ -184,6 +192,7 @@ impl<'a> Attending<'a> {
             looked: since_start(),
             looks: looks.map_err(io("look at sticks"))?,
             bringing: None,
+            late: Vec::new(),
         };
         attending.erase();
         Ok(attending)
@@ -200,7 +209,8 @@ impl<'a> Attending<'a> {
         arrivals: Option<&Arrivals>,
     ) -> Result<(), ServeError> {
         let bringing = self.bringing.as_ref().map(Bringing::deadline);
-        let deadlines = [self.presses.deadline(), self.showing.deadline(), bringing];
+        let looks = self.looks.deadline();
+        let deadlines = [self.presses.deadline(), self.showing.deadline(), bringing, looks];
         let timeout = deadlines.into_iter().flatten().min().map(|deadline| {
             let left = deadline.saturating_sub(since_start());
             // A whole millisecond more, so that it has passed when it is looked.
@@ -212,8 +222,8 @@ impl<'a> Attending<'a> {
             fds.extend(self.buttons.iter().map(fd));
             fds.extend(self.talk.iter().map(|talk| fd(&talk.stream)));
             fds.extend(arrivals.map(fd));
-            // Last: that it has ended wakes, and is looked at each time.
-            fds.extend(self.bringing.iter().map(fd));
+            // Last: that one has ended wakes, and is looked at each time.
+            fds.extend(self.bringing.iter().chain(&self.late).map(fd));
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(io("wait")(error.into())),
@@ -234,10 +244,8 @@ impl<'a> Attending<'a> {
         if let Some(arrivals) = arrivals.filter(|_| ready.next() == Some(true)) {
             self.read_arrivals(arrivals);
         }
-        if self.bringing.as_mut().is_some_and(|bringing| bringing.is_over(since_start())) {
-            self.bringing = None;
-        }
-        if let Some((name, found)) = looked.then(|| self.looks.found()).flatten() {
+        self.go_on_without(since_start());
+        if let Some((name, found)) = looked.then(|| self.looks.found(since_start())).flatten() {
             match found {
                 Ok(None) => {}
                 Ok(Some(found)) => self.found(&name, found),
@@ -246,6 +254,16 @@ impl<'a> Attending<'a> {
         }
         self.show();
         Ok(())
+    }
+
+    /// What has ended, or takes too long, holds up no stick.
+    fn go_on_without(&mut self, now: Duration) {
+        self.late.retain_mut(|bringing| !bringing.has_ended());
+        if self.bringing.as_mut().is_some_and(Bringing::has_ended) {
+            self.bringing = None;
+        }
+        self.late.extend(self.bringing.take_if(|bringing| bringing.is_late(now)));
+        self.looks.give_up(now);
     }
 
     /// A newer connection takes the place of an older one; only the daemon's user has any.
@@ -348,7 +366,7 @@ impl<'a> Attending<'a> {
         if buttons {
             self.look_for_buttons();
         }
-        names.into_iter().for_each(|name| self.looks.add(name));
+        names.into_iter().for_each(|name| self.looks.add(name, since_start()));
     }
 
     fn found(&mut self, name: &str, found: Found) {

@@ -195,7 +195,10 @@ impl Mounted {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let flags =
             MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some(device), folder, Some(kind), flags, None::<&str>)?;
+        if let Err(error) = mount(Some(device), folder, Some(kind), flags, None::<&str>) {
+            remove(folder);
+            return Err(error.into());
+        }
         Ok(Self(folder.to_path_buf()))
     }
 }
@@ -203,9 +206,17 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-        if let Err(error) = umount2(&self.0, flags) {
-            complain!("{}: {error}", self.0.display());
+        match umount2(&self.0, flags) {
+            Ok(()) => remove(&self.0),
+            Err(error) => complain!("{}: {error}", self.0.display()),
         }
+    }
+}
+
+/// Removes an empty folder, where a stick was mounted.
+fn remove(folder: &Path) {
+    if let Err(error) = fs::remove_dir(folder) {
+        complain!("{}: {error}", folder.display());
     }
 }
 

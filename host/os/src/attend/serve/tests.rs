@@ -338,14 +338,44 @@ fn an_update_is_handed_over_while_the_attendant_goes_on() {
         attending.wait(&listener, None).unwrap();
     }
     assert_eq!(fs::read_to_string(path("taken")).unwrap(), "the first");
-    // One that takes too long is ended, and so is one that is let go.
-    attending.bring(update("the third"));
-    let bringing = attending.bringing.as_mut().unwrap();
-    assert!(!bringing.is_over(since_start()) && bringing.is_over(bringing.deadline()));
-    attending.bringing = None;
     attending.site.bring = vec![path("gone").to_str().unwrap().to_owned()];
     attending.bring(update("the fourth"));
     assert!(attending.bringing.is_none());
+}
+
+#[test]
+fn one_that_never_ends_is_ended_and_nothing_is_left_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut present = || {};
+    let site = Site {
+        state: folder.path().to_path_buf(),
+        esp: folder.path().to_path_buf(),
+        screens: vec![],
+        daemon_uid: me(),
+        bring: ["sleep", "infinity"].map(str::to_owned).to_vec(),
+        boot_id: BOOT.to_owned(),
+        present: &mut present,
+    };
+    let mut attending = Attending::new(site).unwrap();
+    fs::write(path("update"), "an update").unwrap();
+    let update = || File::open(path("update")).unwrap();
+    attending.bring(update());
+    let deadline = attending.bringing.as_ref().unwrap().deadline();
+    attending.go_on_without(deadline - Duration::from_secs(1));
+    assert!(attending.bringing.is_some());
+    attending.go_on_without(deadline);
+    assert_eq!((attending.bringing.is_none(), attending.late.len()), (true, 1));
+    // Another stick has its turn at once, before the system has taken the first away.
+    attending.bring(update());
+    assert!(attending.bringing.is_some());
+    let listener = bind(&path("attend.sock"), None).unwrap();
+    while !attending.late.is_empty() {
+        attending.wait(&listener, None).unwrap();
+    }
+    let children = fs::read_to_string("/proc/thread-self/children").unwrap();
+    let own = attending.bringing.as_ref().unwrap().id().to_string();
+    assert_eq!(children.split_whitespace().collect::<Vec<_>>(), [own], "the first is gone");
 }
 
 #[test]
