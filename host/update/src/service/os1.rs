@@ -87,6 +87,14 @@ fn malformed(error: crate::name::NameError) -> UpdateError {
     UpdateError::Malformed { detail: error.to_string() }
 }
 
+/// What is in an archive is not known, so each is another one. Every connection counts its calls by itself, and the number
+/// alone would be another one's too; with the connection's name, which the bus gives to nobody else while it lives, it is
+/// no other's. A service that is started anew knows of none.
+fn import(call: &Header<'_>) -> What {
+    let sender = call.sender().map_or("", |name| name.as_str());
+    What { verb: "import", of: format!("{sender} {}", call.primary().serial_num()) }
+}
+
 /// Who asks, if they may.
 async fn allowed(
     call: &Header<'_>,
@@ -178,9 +186,7 @@ impl Os1 {
         archive: OwnedFd,
     ) -> Result<String, Refused> {
         let _call = self.life.call();
-        // No two are the same.
-        let of = call.primary().serial_num().to_string();
-        let what = What { verb: "import", of };
+        let what = import(&call);
         let is_stick = authority::is_root(emitter.connection(), &call).await;
         let job = Job::Import { from: archive.into(), is_stick };
         Ok(self.ask(&call, &emitter, what, job).await?)
@@ -205,4 +211,24 @@ impl Os1 {
         done: u64,
         total: u64,
     ) -> zbus::Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn an_archive_of_another_is_another_one_though_both_have_counted_as_far() {
+        let import_of = |sender: &str, serial: u32| {
+            let call = Message::method_call("/", "ImportArchive").sender(sender);
+            let call = call.serial(NonZeroU32::new(serial).unwrap());
+            import(&call.build(&()).unwrap().header())
+        };
+        assert_eq!(import_of(":1.7", 5), import_of(":1.7", 5));
+        assert_ne!(import_of(":1.7", 5), import_of(":1.8", 5));
+        assert_ne!(import_of(":1.7", 5), import_of(":1.7", 6));
+        assert_ne!(import_of(":1.7", 15), import_of(":1.71", 5));
+    }
 }
