@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use punktfunk_publish::archive::archive;
 use punktfunk_publish::encapsulate::{Encapsulated, encapsulate};
@@ -253,14 +254,21 @@ fn an_archive_is_as_good() {
     let (envelope, out) = (desk.path("envelope"), desk.path("out.tar"));
     fs::write(&envelope, "stated").unwrap();
     archive(&out, &envelope, &layout).unwrap();
-    let limits = Limits { max_bytes: 1 << 30, keep_free_bytes: 0 };
+    let limits = Limits { max_bytes: 1 << 30, keep_free_bytes: 0, stated_within: Duration::MAX };
     let given = fs::File::open(&out).unwrap();
     let cancel = Cancel::default();
     let mut judge = |envelope: &[u8]| {
         assert_eq!(envelope, b"stated");
         Ok(Expected::of([release.size_bytes].into_iter()))
     };
-    let taken = Archive::take_in(given.into(), &desk.path("taken"), limits, &mut judge, &cancel);
+    let taken = Archive::take_in(
+        given.into(),
+        &desk.path("taken"),
+        limits,
+        &|| Duration::ZERO,
+        &mut judge,
+        &cancel,
+    );
     let taken = taken.unwrap();
     assert_eq!(taken.envelope(Channel::Stable, "slim", &cancel).unwrap(), b"stated");
     desk.update(&taken, &release).unwrap();

@@ -55,6 +55,12 @@ pub enum UpdateError {
         /// What was found.
         detail: String,
     },
+    /// Whoever gives an archive does not say in time what is stated.
+    #[error("what is signed, with which it begins, did not come within {limit_s} s")]
+    Late {
+        /// So long it was waited, in seconds.
+        limit_s: u64,
+    },
     /// It was asked to stop.
     #[error("it was stopped")]
     Stopped,

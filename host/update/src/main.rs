@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use punktfunk_os::verbs::Site;
-use punktfunk_os::{calendar, files};
+use punktfunk_os::{calendar, facts, files};
 use punktfunk_update::engine::{Engine, Settings};
 use punktfunk_update::service::bring::bring;
 use punktfunk_update::service::{Options, serve};
@@ -70,7 +70,8 @@ fn run(Arguments { verb, registry, keys, bus, idle }: Arguments) -> anyhow::Resu
     }
     let site = Site::new(None, None)?;
     let clock = Box::new(calendar::now);
-    let settings = Settings { keys, flavour: flavour()?, clock, registry: source(registry) };
+    let (steady, registry) = (Box::new(facts::since_start), source(registry));
+    let settings = Settings { keys, flavour: flavour()?, clock, steady, registry };
     let engine = Engine::open(site, settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = Options { bus, idle: Duration::from_secs(idle) };

@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use punktfunk_update::error::UpdateError;
 use punktfunk_update::name::{BlobDigest, Channel};
@@ -18,7 +20,13 @@ mod support;
 
 use support::made::{Made, noise, repository, tar};
 
-const LIMITS: Limits = Limits { max_bytes: 1 << 20, keep_free_bytes: 0 };
+const LIMITS: Limits =
+    Limits { max_bytes: 1 << 20, keep_free_bytes: 0, stated_within: Duration::from_secs(60) };
+
+/// A clock that stands still.
+fn still() -> Duration {
+    Duration::ZERO
+}
 
 /// Whatever is stated is believed.
 fn all(_: &[u8]) -> Result<Expected, UpdateError> {
@@ -45,6 +53,7 @@ impl Desk {
             File::open(&given).unwrap().into(),
             &self.path(),
             limits,
+            &still,
             &mut all,
             &Cancel::default(),
         )
@@ -88,7 +97,7 @@ fn a_release_comes_out_of_an_archive() {
     let (read, mut write) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || write.write_all(&bytes).unwrap());
-        Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel).unwrap();
+        Archive::take_in(read.into(), &desk.path(), LIMITS, &still, &mut all, &cancel).unwrap();
     });
     assert!(desk.take_in(b"no", LIMITS).is_err());
     let archive = Archive::open(&desk.path()).unwrap();
@@ -199,14 +208,21 @@ fn it_takes_no_more_room_than_it_may() {
     let (read, mut write) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || while write.write_all(&[0; 4096]).is_ok() {});
-        let taken =
-            Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &Cancel::default());
+        let taken = Archive::take_in(
+            read.into(),
+            &desk.path(),
+            LIMITS,
+            &still,
+            &mut all,
+            &Cancel::default(),
+        );
         assert!(matches!(taken, Err(UpdateError::Content { .. })));
     });
     assert!(desk.is_clean());
     for path in ["/dev/zero", "/"] {
         let from = OwnedFd::from(File::open(path).unwrap());
-        let taken = Archive::take_in(from, &desk.path(), LIMITS, &mut all, &Cancel::default());
+        let taken =
+            Archive::take_in(from, &desk.path(), LIMITS, &still, &mut all, &Cancel::default());
         assert!(matches!(taken, Err(UpdateError::Content { .. })), "{path}");
     }
     assert!(desk.is_clean());
@@ -219,8 +235,9 @@ fn who_gives_a_pipe_cannot_have_it_waited_for() {
     let (read, mut write) = std::io::pipe().unwrap();
     let same = read.try_clone().unwrap();
     std::thread::scope(|scope| {
-        let taken =
-            scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel));
+        let taken = scope.spawn(|| {
+            Archive::take_in(read.into(), &desk.path(), LIMITS, &still, &mut all, &cancel)
+        });
         write.write_all(&[0; 100]).unwrap();
         while rustix::io::ioctl_fionread(&same).unwrap() > 0 {
             std::thread::yield_now();
@@ -231,7 +248,8 @@ fn who_gives_a_pipe_cannot_have_it_waited_for() {
     });
     drop(write);
     let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
-    let taken = Archive::take_in(socket.into(), &desk.path(), LIMITS, &mut all, &Cancel::default());
+    let taken =
+        Archive::take_in(socket.into(), &desk.path(), LIMITS, &still, &mut all, &Cancel::default());
     assert!(matches!(taken, Err(UpdateError::Content { .. })));
     assert!(desk.is_clean());
 }
@@ -256,7 +274,8 @@ fn what_is_stated_is_judged_before_the_rest_has_come() {
             asked.push(envelope.to_vec());
             says.clone()
         };
-        let taken = Archive::take_in(read.into(), &desk.path(), LIMITS, &mut judge, &cancel);
+        let taken =
+            Archive::take_in(read.into(), &desk.path(), LIMITS, &still, &mut judge, &cancel);
         let error = serde_json::to_value(taken.unwrap_err()).unwrap();
         assert_eq!((&error["code"], asked.as_slice()), (&code.into(), &[b"stated".to_vec()][..]));
         assert!(desk.is_clean(), "{code}");
@@ -270,7 +289,7 @@ fn what_is_stated_is_judged_before_the_rest_has_come() {
     };
     std::thread::scope(|scope| {
         scope.spawn(move || bytes.iter().for_each(|byte| write.write_all(&[*byte]).unwrap()));
-        Archive::take_in(read.into(), &desk.path(), LIMITS, &mut judge, &cancel).unwrap();
+        Archive::take_in(read.into(), &desk.path(), LIMITS, &still, &mut judge, &cancel).unwrap();
     });
     assert_eq!(count, 1);
     let expected = Expected::of([3, 2].into_iter());
@@ -298,12 +317,41 @@ fn who_gives_nothing_is_not_waited_for_when_it_is_stopped() {
     let cancel = Cancel::default();
     let (read, mut write) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
-        let taken =
-            scope.spawn(|| Archive::take_in(read.into(), &desk.path(), LIMITS, &mut all, &cancel));
+        let taken = scope.spawn(|| {
+            Archive::take_in(read.into(), &desk.path(), LIMITS, &still, &mut all, &cancel)
+        });
         write.write_all(&[0; 100]).unwrap();
         cancel.cancel();
         assert_eq!(taken.join().unwrap().unwrap_err(), UpdateError::Stopped);
     });
     drop(write);
     assert!(desk.is_clean());
+}
+
+#[test]
+fn what_is_stated_has_to_come_in_time_and_the_rest_has_all_of_it() {
+    let made = Made::new("a", &[&[&noise(1, 100_000)]]);
+    let bytes = tar(&files(&made));
+    let desk = Desk::new();
+    // Half the limit between one look at the clock and the next.
+    let seconds = AtomicU64::new(0);
+    let clock = move || Duration::from_secs(seconds.fetch_add(30, Ordering::Relaxed));
+    let take_in = |read: std::io::PipeReader| {
+        let (path, cancel) = (desk.path(), Cancel::default());
+        Archive::take_in(read.into(), &path, LIMITS, &clock, &mut all, &cancel)
+    };
+    // A header and half of a statement. The pipe stays open.
+    let (read, mut write) = std::io::pipe().unwrap();
+    write.write_all(&bytes[..515]).unwrap();
+    assert_eq!(take_in(read).unwrap_err(), UpdateError::Late { limit_s: 60 });
+    assert!(desk.is_clean());
+    let (read, mut write) = std::io::pipe().unwrap();
+    write.write_all(&bytes[..1024]).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut write = write;
+            bytes[1024..].chunks(512).for_each(|piece| write.write_all(piece).unwrap());
+        });
+        take_in(read).unwrap();
+    });
 }

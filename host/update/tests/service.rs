@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Write as _};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use punktfunk_update::engine::Offer;
@@ -147,6 +150,53 @@ fn one_thing_is_done_at_a_time_and_goes_on_without_whoever_asked() {
     rig.go_on();
     assert_eq!(pending.answer(), Ok(String::new()));
     assert_eq!(third.call("Stage", (name, false)), Ok(String::new()));
+}
+
+/// One end goes to the service, the other gives it something.
+fn pipe() -> (zbus::OwnedFd, PipeReader, PipeWriter) {
+    let (read, write) = std::io::pipe().unwrap();
+    let same = read.try_clone().unwrap();
+    (OwnedFd::from(read).into(), same, write)
+}
+
+/// Gives something, and waits until the service has read it.
+fn give(bytes: &[u8], same: &PipeReader, mut write: &PipeWriter) {
+    write.write_all(bytes).unwrap();
+    while rustix::io::ioctl_fionread(same).unwrap() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+#[ignore = "needs root and ostree"]
+fn what_a_stick_brings_waits_for_no_archive_of_somebody_elses_that_shows_no_signature() {
+    let mut rig = Rig::new();
+    let (root, stranger, another) = (rig.client(), rig.stranger(), rig.stranger());
+    let name = checked(&mut rig, &root).to_string();
+    let archive = rig.archive("stable".parse().unwrap());
+    let bytes = std::fs::read(&archive).unwrap();
+    let stick = || zbus::OwnedFd::from(OwnedFd::from(File::open(&archive).unwrap()));
+
+    // A header and half of a statement. Nobody but root comes before it.
+    let (given, same, write) = pipe();
+    let pending = stranger.ask("ImportArchive", (given,));
+    give(&bytes[..1000], &same, &write);
+    assert_eq!(another.call("ImportArchive", (pipe().0,)), busy("import"));
+    assert_eq!(root.call("Check", ()), busy("import"));
+    let offers = root.call("ImportArchive", (stick(),)).unwrap();
+    assert!(offers.contains(&name), "{offers}");
+    assert_eq!(pending.answer(), busy("import"));
+    assert!(root.call("Check", ()).is_ok(), "nothing is left of either");
+
+    // What has shown that it is signed goes on.
+    let (given, same, mut write) = pipe();
+    let pending = stranger.ask("ImportArchive", (given,));
+    let stated = bytes.len() / 2;
+    give(&bytes[..stated], &same, &write);
+    assert_eq!(root.call("ImportArchive", (stick(),)), busy("import"));
+    write.write_all(&bytes[stated..]).unwrap();
+    drop(write);
+    assert!(pending.answer().unwrap().contains(&name));
 }
 
 #[test]

@@ -241,6 +241,10 @@ fn expected(said: &UpdateError) -> OsError {
             OsError::NoSpace { needed_bytes: *needed_bytes, free_bytes: *free_bytes }
         }
         UpdateError::Content { detail } => OsError::Content { detail: detail.clone() },
+        UpdateError::Late { .. } => OsError::Incomplete {
+            detail: "what is signed, with which it begins, was waited for for 60 seconds"
+                .to_owned(),
+        },
         UpdateError::Stopped => OsError::Stopped,
         UpdateError::Busy { .. } => OsError::Busy { doing: "preparing an update" },
         UpdateError::NothingDownloaded => OsError::NothingDownloaded,
@@ -272,6 +276,7 @@ fn every_reason_is_understood() {
         UpdateError::Downgrade { version, floor },
         UpdateError::NoSpace { needed_bytes: 2, free_bytes: 1 },
         UpdateError::Content { detail: detail.clone() },
+        UpdateError::Late { limit_s: 60 },
         UpdateError::Stopped,
         UpdateError::Busy { doing: "stage".to_owned() },
         UpdateError::NothingDownloaded,

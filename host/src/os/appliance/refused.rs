@@ -35,6 +35,9 @@ enum Word {
     Content {
         detail: String,
     },
+    Late {
+        limit_s: u64,
+    },
     Stopped,
     Busy {
         #[serde(default)]
@@ -79,6 +82,7 @@ pub(super) fn parse(word: &str, doing: &'static str) -> OsError {
         Word::Downgrade { version, floor } => OsError::Downgrade { version, floor },
         Word::NoSpace { needed_bytes, free_bytes } => OsError::NoSpace { needed_bytes, free_bytes },
         Word::Content { detail } => OsError::Content { detail: bounded(&detail) },
+        Word::Late { limit_s } => OsError::Incomplete { detail: late(limit_s) },
         Word::Stopped => OsError::Stopped,
         Word::Busy { doing } => OsError::Busy { doing: busy(&doing) },
         Word::NothingDownloaded => OsError::NothingDownloaded,
@@ -95,6 +99,11 @@ pub(super) fn parse(word: &str, doing: &'static str) -> OsError {
         }
         Word::Another => failed(format!("the box's own program says \"{}\"", bounded(word))),
     }
+}
+
+/// Said of an archive whose beginning does not come.
+fn late(limit_s: u64) -> String {
+    format!("what is signed, with which it begins, was waited for for {limit_s} seconds")
 }
 
 /// Said of every refusal that is about who asks.

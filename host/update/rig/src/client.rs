@@ -1,10 +1,13 @@
 //! Somebody on the bus who asks the service.
 
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::Instant;
 
 use punktfunk_update::error::UpdateError;
 use punktfunk_update::service::{ERROR, NAME, PATH};
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use zbus::export::serde::Serialize;
@@ -38,6 +41,16 @@ pub struct Pending<'a> {
 }
 
 impl Client {
+    /// On a thread of its own, because a user is a thread's.
+    pub(crate) fn of_user(bus: &str, uid: u32) -> Self {
+        let act = || {
+            let (uid, root) = (Uid::from_raw(uid), Uid::ROOT);
+            set_thread_res_uid(uid, uid, root).unwrap();
+            Self::new(bus)
+        };
+        thread::scope(|scope| scope.spawn(act).join().unwrap())
+    }
+
     pub(crate) fn new(bus: &str) -> Self {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();

@@ -21,15 +21,16 @@ mod starts;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use punktfunk_os::calendar;
 use punktfunk_os::place::Place;
 use punktfunk_os::verbs::Site;
+use punktfunk_os::{calendar, facts};
 use punktfunk_publish::keys::SecretKey;
 use punktfunk_update::engine::{Engine, Settings};
 use punktfunk_update::name::{Channel, Commit, Version};
@@ -41,6 +42,9 @@ use tokio::sync::oneshot;
 use bus::Bus;
 pub use client::{Client, Pending, Told};
 use older::Older;
+
+/// The user whom nobody is.
+const STRANGER: u32 = 65_534;
 
 /// Which kind of system it is.
 pub const FLAVOUR: &str = "slim";
@@ -161,6 +165,7 @@ impl Rig {
             keys: self.path("keys"),
             flavour: FLAVOUR.to_owned(),
             clock: Box::new(move || clock.load(Ordering::Relaxed)),
+            steady: Box::new(facts::since_start),
             registry: Ok(Box::new(registry)),
         }
     }
@@ -260,6 +265,12 @@ impl Rig {
     /// Somebody on its bus.
     pub fn client(&self) -> Client {
         Client::new(self.bus())
+    }
+
+    /// Somebody on its bus who is not root.
+    pub fn stranger(&self) -> Client {
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        Client::of_user(self.bus(), STRANGER)
     }
 
     /// One file of what is stated of a channel and of the release that was published last, for a stick.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use punktfunk_os::files;
 
@@ -17,7 +18,11 @@ const ARCHIVE: &str = "import.tar";
 /// What somebody gives, until it is known to be signed.
 const INCOMING: &str = "import-incoming.tar";
 /// What an archive may take.
-pub const LIMITS: Limits = Limits { max_bytes: 16 << 30, keep_free_bytes: 1 << 30 };
+pub const LIMITS: Limits = Limits {
+    max_bytes: 16 << 30,
+    keep_free_bytes: 1 << 30,
+    stated_within: Duration::from_secs(60),
+};
 
 impl Engine {
     /// Fetches a release as far as it is not here. What came before the end, whichever it is, is kept. What is staged or
@@ -115,7 +120,7 @@ impl Engine {
     }
 
     /// Takes in what somebody gives: copies it, and keeps it if a statement in it is believed. Gives what may be had of what
-    /// is in it.
+    /// is in it. From when the statement is believed it yields to nothing ([`Cancel::stay`]).
     ///
     /// # Errors
     /// What [`Archive::take_in`] says, why the statement is not believed, or [`UpdateError::Failed`]. What was given
@@ -140,9 +145,11 @@ impl Engine {
         let channel = memory.channel();
         let mut judge = |envelope: &[u8]| {
             let statement = self.judge(envelope, &memory, channel)?.statement;
+            cancel.stay();
             Ok(Expected::of(statement.releases.iter().map(|release| release.size_bytes)))
         };
-        let archive = Archive::take_in(from, &incoming, LIMITS, &mut judge, cancel)?;
+        let archive =
+            Archive::take_in(from, &incoming, LIMITS, &*self.settings.steady, &mut judge, cancel)?;
         let bytes = archive.envelope(channel, &self.settings.flavour, cancel)?;
         let believed = self.believe(&bytes, memory, channel)?;
         self.clean_staged()?;

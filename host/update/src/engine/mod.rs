@@ -30,7 +30,7 @@ use crate::error::UpdateError;
 use crate::name::{Commit, Version};
 use crate::outlook::{self, Outlook, Staged};
 use crate::statement::Memory;
-use crate::transport::{STAGED_REF, Source, Store};
+use crate::transport::{STAGED_REF, Source, Steady, Store};
 
 pub use fetch::LIMITS;
 pub use offers::Offer;
@@ -60,6 +60,8 @@ pub struct Settings {
     pub flavour: String,
     /// What time it is.
     pub clock: Clock,
+    /// How long something takes.
+    pub steady: Box<Steady>,
     /// Where releases come from, or why that is not known.
     pub registry: Result<Box<dyn Source>, String>,
 }

@@ -1,5 +1,7 @@
 //! One thing at a time: who asks while something is being done is told what, unless it is the same and whoever asked for
 //! it is gone. Then they wait for the same answer, as a daemon does that was started anew.
+//!
+//! An archive that has not shown yet that it is signed holds up none that root brings: it is ended, and root's is next.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -97,22 +99,30 @@ impl Desk {
 
     fn turn(&self, what: What, job: Job, asker: &OwnedUniqueName) -> Result<Turn, UpdateError> {
         let mut running = self.lock();
-        if let Some(one) = running.as_ref() {
+        let is_of_root = matches!(job, Job::Import { is_stick: true, .. });
+        if let Some(one) = running.as_ref()
+            && !(is_of_root && one.cancel.displace())
+        {
             if one.what != what {
                 return Err(UpdateError::Busy { doing: one.what.verb.to_owned() });
             }
             return Ok(Turn::Same(one.asker.clone(), one.answer.clone()));
         }
-        let cancel = Cancel::default();
+        let cancel = match job {
+            Job::Import { is_stick: false, .. } => Cancel::yielding(),
+            _ => Cancel::default(),
+        };
         let (answered, answer) = watch::channel(None);
         let (stepped, steps) = watch::channel(None);
         let asker = asker.clone();
         *running = Some(Running { what, asker, cancel: cancel.clone(), answer: answer.clone() });
         drop(running);
-        let place = Arc::clone(&self.running);
+        let (place, own) = (Arc::clone(&self.running), answer.clone());
         let done = move |said| {
-            // First: who has the answer may ask for the next thing at once.
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            // First: who has the answer may ask for the next thing at once. What was displaced has no place any more.
+            let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = place.take_if(|one| one.answer.same_channel(&own));
+            drop(place);
             answered.send_replace(Some(said));
         };
         let progress = move |commit, done, total| {

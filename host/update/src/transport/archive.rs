@@ -58,7 +58,12 @@ pub struct Limits {
     pub max_bytes: u64,
     /// So much stays free on the disk, in bytes.
     pub keep_free_bytes: u64,
+    /// After so long what is stated has come.
+    pub stated_within: Duration,
 }
+
+/// A clock that only goes forward, since whenever it began.
+pub type Steady = dyn Fn() -> Duration + Send;
 
 /// An archive that lies in a folder of root's.
 #[derive(Debug)]
@@ -100,16 +105,18 @@ impl Archive {
     ///
     /// # Errors
     /// What `judge` says; [`UpdateError::Content`] when it is no archive of ours, [`UpdateError::NoSpace`],
-    /// [`UpdateError::Stopped`], [`UpdateError::Unreachable`] when nothing comes for long, or [`UpdateError::Failed`].
+    /// [`UpdateError::Stopped`], [`UpdateError::Late`] when what is stated does not come in time by `clock`,
+    /// [`UpdateError::Unreachable`] when nothing comes for long, or [`UpdateError::Failed`].
     pub fn take_in(
         from: OwnedFd,
         path: &Path,
         limits: Limits,
+        clock: &Steady,
         judge: Judge<'_>,
         cancel: &Cancel,
     ) -> Result<Self, UpdateError> {
         let part = files::part(path);
-        let done = copy(from, &part, limits, judge, cancel).and_then(|()| Self::open(&part));
+        let done = copy(from, &part, limits, clock, judge, cancel).and_then(|()| Self::open(&part));
         let done = done.and_then(|archive| {
             fs::rename(&part, path).map_err(|error| failed("keep an archive", &error))?;
             files::sync_folder_of(path).map_err(|error| failed("keep an archive", &error))?;
@@ -263,9 +270,11 @@ fn copy(
     from: OwnedFd,
     to: &Path,
     mut limits: Limits,
+    clock: &Steady,
     judge: Judge<'_>,
     cancel: &Cancel,
 ) -> Result<(), UpdateError> {
+    let stated_by = clock().saturating_add(limits.stated_within);
     let about = fstat(&from).map_err(|error| failed("look at an archive", &error))?;
     let (said, from) = match FileType::from_raw_mode(about.st_mode) {
         FileType::RegularFile => (u64::try_from(about.st_size).unwrap_or(0), from),
@@ -283,7 +292,13 @@ fn copy(
     let mut total: u64 = 0;
     let mut look_at = 0;
     loop {
-        let count = read_some(&from, &mut piece, cancel)?;
+        let count = read_some(&from, &mut piece, &|| {
+            cancel.check()?;
+            if head.is_over || clock() < stated_by {
+                return Ok(());
+            }
+            Err(UpdateError::Late { limit_s: limits.stated_within.as_secs() })
+        })?;
         if count == 0 {
             break;
         }
@@ -331,12 +346,16 @@ fn room(path: &Path, bytes: u64, limits: Limits) -> Result<(), UpdateError> {
     Err(UpdateError::NoSpace { needed_bytes, free_bytes })
 }
 
-/// Reads what is there, or waits for it; 0 at the end.
-fn read_some(from: &OwnedFd, into: &mut [u8], cancel: &Cancel) -> Result<usize, UpdateError> {
+/// Reads what is there, or waits for it as long as `check` lets it; 0 at the end.
+fn read_some(
+    from: &OwnedFd,
+    into: &mut [u8],
+    check: &dyn Fn() -> Result<(), UpdateError>,
+) -> Result<usize, UpdateError> {
     let began = Instant::now();
     let broken = |error: rustix::io::Errno| failed("read an archive", &error);
     loop {
-        cancel.check()?;
+        check()?;
         match rustix::io::read(from, &mut *into) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             done => return done.map_err(broken),
