@@ -158,7 +158,7 @@ def test_what_is_not_to_be_believed_is_refused_and_leaves_nothing(box, maker, va
         if asked(box, "download").get("code") is None:
             assert asked(box, "stage")["code"] == "content", change
         assert box.owner.call("GET", "/os").get("staged") is None, change
-    maker.push("0.2.1", maker.state(releases=[maker.known[0] | {"unpacked_bytes": 8 << 30, "size_bytes": 4 << 30}]))
+    maker.push("0.2.1", maker.state(releases=[maker.known[0] | {"unpacked_bytes": 12 << 30, "size_bytes": 12 << 30}]))
     box.owner.call("POST", "/os/dismiss")
     step(box, box.owner, "check", lambda report: report.get("offered"))
     with pytest.raises(Exception, match="no-space"):
