@@ -17,8 +17,7 @@ pub mod homes;
 mod sealed;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
@@ -172,23 +171,51 @@ pub struct Backups {
 
 /// Lets one backup be made or restored at a time; clones share it.
 #[derive(Clone, Default)]
-struct Turns(Arc<AtomicBool>);
+struct Turns(Arc<Mutex<Option<Deed>>>);
+
+/// What is done with a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Make,
+    Restore,
+    MakeOfHomes,
+    RestoreOfHomes,
+}
 
 /// Nobody else makes or restores a backup until it is dropped.
-struct Turn(Arc<AtomicBool>);
+struct Turn(Turns);
 
 impl Turns {
-    fn take(&self) -> Result<Turn, BackupError> {
-        if self.0.swap(true, Ordering::AcqRel) {
+    fn take(&self, deed: Deed) -> Result<Turn, BackupError> {
+        let mut place = self.lock();
+        if place.is_some() {
             return Err(BackupError::Busy);
         }
-        Ok(Turn(Arc::clone(&self.0)))
+        *place = Some(deed);
+        Ok(Turn(self.clone()))
+    }
+
+    // It is whole between statements.
+    fn lock(&self) -> MutexGuard<'_, Option<Deed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        *self.0.lock() = None;
+    }
+}
+
+impl Deed {
+    /// As the owner reads it, among the names of devices.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Make => "a backup",
+            Self::Restore => "a restore",
+            Self::MakeOfHomes => "a backup of homes",
+            Self::RestoreOfHomes => "a restore of homes",
+        }
     }
 }
 
@@ -204,13 +231,18 @@ impl Backups {
         Self { store, strength, turns: Turns::default() }
     }
 
+    /// What a restart would cut off now, as the owner reads it, such as `a backup of homes`.
+    pub fn under_way(&self) -> Option<&'static str> {
+        self.turns.lock().map(Deed::name)
+    }
+
     /// A backup of all that is there now.
     ///
     /// # Errors
     /// See [`BackupError`].
     pub fn make(&self, passphrase: &Passphrase) -> Result<Vec<u8>, BackupError> {
         passphrase.check_new()?;
-        let _turn = self.turns.take()?;
+        let _turn = self.turns.take(Deed::Make)?;
         let copy = self.store.copy()?;
         let made = sealed::seal(passphrase.bytes(), self.strength, |room| {
             contents::write(&copy, env!("CARGO_PKG_VERSION"), room)
@@ -229,7 +261,7 @@ impl Backups {
         if backup.len() > MAX_BACKUP_BYTES {
             return Err(BackupError::TooLarge { got: backup.len() });
         }
-        let _turn = self.turns.take()?;
+        let _turn = self.turns.take(Deed::Restore)?;
         let opened = sealed::open(passphrase.bytes(), backup)?;
         let (copy, made_by) = contents::read(&opened)?;
         check(&copy)?;

@@ -62,6 +62,24 @@ fn table<'a>(copy: &'a mut StoreCopy, name: &str) -> &'a mut TableCopy {
 }
 
 #[test]
+fn what_is_under_way_is_said_for_as_long_as_it_is() {
+    let host = Host::new();
+    for (deed, name) in [
+        (Deed::Make, "a backup"),
+        (Deed::Restore, "a restore"),
+        (Deed::MakeOfHomes, "a backup of homes"),
+        (Deed::RestoreOfHomes, "a restore of homes"),
+    ] {
+        let turn = host.backups.turns.take(deed).unwrap();
+        assert_eq!(host.backups.clone().under_way(), Some(name));
+        let other = host.backups.make(&Passphrase::new(PASSPHRASE));
+        assert!(matches!(other, Err(BackupError::Busy)));
+        drop(turn);
+        assert_eq!(host.backups.under_way(), None);
+    }
+}
+
+#[test]
 fn what_comes_out_is_what_went_in() {
     let (old, new) = (Host::new(), Host::new());
     assert_ne!(old.store.copy().unwrap(), new.store.copy().unwrap());

@@ -26,7 +26,7 @@ use super::found::{Alone, Found};
 use super::memory;
 use super::prepare::{FAILED, Host, Preparation, STEPS, prepare};
 use super::report::{describe, how_to_pair, program};
-use super::system::{Playing, System};
+use super::system::{CutOff, Playing, System};
 use crate::access::SimulatedRoot;
 use crate::backup::{Backups, Strength};
 use crate::config::{self, Config, ConfigDesk, Layers, Loaded};
@@ -265,7 +265,9 @@ impl Beginning<'_> {
     fn basics(self, playing: &Playing) -> (Basics, System) {
         let Self { arguments, socket, state_dir, memory, layers, loaded } = self;
         let store = memory.store.as_ref().ok();
-        let system = System::open(&loaded.config, arguments, state_dir, store, playing);
+        let backups = store.map(|store| Backups::new(store.clone(), Strength::default()));
+        let cut_off = CutOff { playing: Arc::clone(playing), backups: backups.clone() };
+        let system = System::open(&loaded.config, arguments, state_dir, store, cut_off);
         let keep = memory.store.clone().map_err(|why| why.whole);
         let places = Places {
             // Where there is none, the checks look for the host's things where none are.
@@ -279,7 +281,7 @@ impl Beginning<'_> {
             os: system.os.clone(),
             power: Arc::clone(&system.power),
             store: store.cloned(),
-            backups: store.map(|store| Backups::new(store.clone(), Strength::default())),
+            backups,
         };
         (basics, system)
     }

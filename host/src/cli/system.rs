@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::ServeArguments;
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::mgmt::wire::Backend;
 use crate::os::absent::Absent;
@@ -24,6 +25,26 @@ const WATCH: Duration = Duration::from_secs(30);
 /// The sessions, once there can be any: the system is there before, and also where there never are.
 pub(super) type Playing = Arc<OnceLock<Arc<dyn SessionDesk>>>;
 
+/// What a restart would cut off.
+pub(super) struct CutOff {
+    pub(super) playing: Playing,
+    /// Of this host, if it can make any.
+    pub(super) backups: Option<Backups>,
+}
+
+impl CutOff {
+    /// As the owner reads it: the names of devices, and what is done with a backup.
+    fn names(&self, store: Option<&Store>) -> Vec<String> {
+        let mut names = match (self.playing.get(), store) {
+            (Some(sessions), Some(store)) => who_streams(&**sessions, store),
+            _ => vec![],
+        };
+        let backup = self.backups.as_ref().and_then(Backups::under_way);
+        names.extend(backup.map(str::to_owned));
+        names
+    }
+}
+
 /// The system, and how it is told.
 pub(super) struct System {
     pub(super) os: OsDesk,
@@ -41,12 +62,12 @@ impl System {
         arguments: &ServeArguments,
         state_dir: Option<&Path>,
         store: Option<&Store>,
-        playing: &Playing,
+        cut_off: CutOff,
     ) -> Self {
         let Some(folder) = state_dir.filter(|_| arguments.demo) else {
             let system_dir = &arguments.system_dir;
             return match (config.appliance, system_dir.is_dir()) {
-                (true, true) => Self::of_box(system_dir, store, playing),
+                (true, true) => Self::of_box(system_dir, store, cut_off),
                 (appliance, _) => Self::none(appliance),
             };
         };
@@ -61,7 +82,7 @@ impl System {
             }
         };
         let simulated = Arc::new(Simulated::new(disk.load(), script.0, script.1, disk.saver()));
-        let (os, problem) = told(open(simulated.clone(), None, store, playing));
+        let (os, problem) = told(open(simulated.clone(), None, store, cut_off));
         let problem = problem.or(unread);
         let power = SimulatedPower::new(simulated, os.clone());
         let found = Backend {
@@ -73,10 +94,10 @@ impl System {
     }
 
     /// A box, whose root's program says what there is.
-    fn of_box(system_dir: &Path, store: Option<&Store>, playing: &Playing) -> Self {
+    fn of_box(system_dir: &Path, store: Option<&Store>, cut_off: CutOff) -> Self {
         let power: Arc<dyn Power> = Arc::new(Logind::default());
         let backend = Arc::new(Appliance::at(system_dir, Bus::default(), Arc::clone(&power)));
-        let (os, problem) = told(open(backend, Some(WATCH), store, playing));
+        let (os, problem) = told(open(backend, Some(WATCH), store, cut_off));
         let found = Backend {
             room: "system".to_owned(),
             chosen: "box".to_owned(),
@@ -112,17 +133,14 @@ fn open(
     backend: Arc<dyn OsBackend>,
     watch: Option<Duration>,
     store: Option<&Store>,
-    playing: &Playing,
+    cut_off: CutOff,
 ) -> Result<OsDesk, OsError> {
     let keep: Arc<dyn Keep> = match store {
         Some(store) => Arc::new(store.clone()),
         None => Arc::new(MemoryKeep::default()),
     };
-    let (playing, store) = (Arc::clone(playing), store.cloned());
-    let streaming = Arc::new(move || match (playing.get(), &store) {
-        (Some(sessions), Some(store)) => who_streams(&**sessions, store),
-        _ => vec![],
-    });
+    let store = store.cloned();
+    let streaming = Arc::new(move || cut_off.names(store.as_ref()));
     OsDesk::open(OsOptions { watch, ..OsOptions::new(backend, keep, streaming) })
 }
 
@@ -138,4 +156,58 @@ fn who_streams(sessions: &dyn SessionDesk, store: &Store) -> Vec<String> {
             None => "a forgotten device".to_owned(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{Agent, AgentError, AgentStarter, Place, ProfileNumber};
+    use crate::backup::homes::Homes;
+    use crate::backup::{Passphrase, Strength};
+    use crate::os::When;
+    use crate::os::simulated::Disk;
+
+    /// Devices have homes here, and none has played.
+    struct Apart;
+
+    impl AgentStarter for Apart {
+        fn describe(&self) -> String {
+            "each its own".to_owned()
+        }
+
+        fn isolates(&self) -> bool {
+            true
+        }
+
+        fn take(&self, _: ProfileNumber, _: &'static str) -> Result<Place, AgentError> {
+            unreachable!("nobody has played")
+        }
+
+        fn start_in(&self, _: &Place) -> Result<Arc<dyn Agent>, AgentError> {
+            unreachable!("nobody has played")
+        }
+    }
+
+    #[test]
+    fn a_restart_waits_for_a_backup_unless_somebody_insists() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("state")).unwrap();
+        let backups = Backups::new(store.clone(), Strength { memory_kib: 8, passes: 1 });
+        let save = Box::new(|_: &Disk| Ok(()));
+        let disk = Simulated::new(Disk::default(), demonstration(), Pace::INSTANT, save);
+        let cut_off = CutOff { playing: Playing::default(), backups: Some(backups.clone()) };
+        let os = open(Arc::new(disk), None, Some(&store), cut_off).unwrap();
+        while os.view().state.inventory.is_none() {
+            std::thread::yield_now();
+        }
+        let homes = Homes::new(&backups, Arc::new(Apart));
+        let passphrase = Passphrase::new("correct horse battery");
+        let making = homes.begin(&passphrase, false).unwrap();
+        assert_eq!(os.view().streaming, ["a backup of homes"]);
+        let refused = os.rollback(None, When::Now, false).unwrap_err();
+        assert_eq!(refused, OsError::SomeoneStreams { who: vec!["a backup of homes".to_owned()] });
+        assert!(os.rollback(None, When::Now, true).is_ok());
+        drop(making);
+        assert_eq!(os.view().streaming, [""; 0]);
+    }
 }

@@ -39,7 +39,7 @@ pub struct OsOptions {
     pub backend: Arc<dyn OsBackend>,
     /// Where it is written down.
     pub keep: Arc<dyn Keep>,
-    /// Who streams.
+    /// What a restart would cut off.
     pub streaming: Streaming,
     /// The clocks.
     pub clocks: Clocks,
@@ -73,7 +73,7 @@ pub struct OsView {
     pub presence: Presence,
     /// All that is known.
     pub state: OsState,
-    /// Who streams, by the names of their devices.
+    /// What a restart would cut off: the names of the devices that stream, and what is done with a backup.
     pub streaming: Vec<String>,
     /// Of the monotonic clock.
     pub at: Timestamp,

@@ -81,11 +81,11 @@ pub enum OsError {
     },
     /// Somebody would be cut off.
     #[error(
-        "{} would be cut off; nothing was done. Wait until nobody is playing, or insist to do it all the same",
+        "{} would be cut off; nothing was done. Wait until that is over, or insist to do it all the same",
         and(who)
     )]
     SomeoneStreams {
-        /// Who, by the names of their devices.
+        /// Who, by the names of their devices, and what else.
         who: Vec<String>,
     },
     /// It is below what is allowed without a proof.

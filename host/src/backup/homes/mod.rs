@@ -28,7 +28,7 @@ use aws_lc_rs::rand;
 use self::chunks::{Begun, Opener, Sealer};
 use self::hands::{Hands, Trouble, Unpacking};
 use self::records::{About, End, MAX_PIECE_BYTES, Record, Whose};
-use super::{BackupError, Backups, Passphrase, Strength, Turn, Turns};
+use super::{BackupError, Backups, Deed, Passphrase, Strength, Turn, Turns};
 use crate::agent::{AgentError, AgentStarter, Place, ProfileNumber};
 use crate::machine::storage;
 use crate::store::{ClientId, Store, StoreError};
@@ -185,7 +185,7 @@ impl Homes {
     pub fn begin(&self, passphrase: &Passphrase, games: bool) -> Result<Making, HomesError> {
         passphrase.check_new()?;
         self.check_there_are_homes()?;
-        let turn = self.turns.take()?;
+        let turn = self.turns.take(Deed::MakeOfHomes)?;
         let mut homes = Vec::new();
         for (device, profile) in self.store.profiles()? {
             if let Some(client) = self.store.client(device) {
@@ -212,7 +212,7 @@ impl Homes {
     ) -> Result<RestoredHomes, HomesError> {
         passphrase.check_known()?;
         self.check_there_are_homes()?;
-        let _turn = self.turns.take()?;
+        let _turn = self.turns.take(Deed::RestoreOfHomes)?;
         let mut opener = Opener::new(passphrase, source)?;
         let about = records::about(&mut opener)?;
         let mut homes = Vec::new();

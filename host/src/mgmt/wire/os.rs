@@ -52,7 +52,8 @@ pub struct OsReport {
     pub free_bytes: u64,
     /// What is being done.
     pub phase: OsPhase,
-    /// Who streams, by the names of their devices: whom a restart would cut off.
+    /// What a restart would cut off: who streams, by the names of their devices, and what is done with a backup, such as
+    /// `a backup of homes`.
     pub streaming: Vec<String>,
     /// News that stay until they are dismissed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
