@@ -4,25 +4,26 @@
 //! into the request. A route is made with [`allow`], which guards the handler and writes the same need into the API's
 //! document: what is documented is what is enforced. A route without a need does not exist, because the only way to
 //! add one goes through here. It is also given a bounded body here, so a route that takes a larger one is wrapped from
-//! outside ([`sized`](super::api::sized), [`streamed`](super::api::streamed)); one whose body has no bound is made with
-//! [`allow_streamed`].
+//! outside ([`sized`](super::api::sized)); one that reads its body while it comes is made with [`allow_streamed`].
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use axum::body::{Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest as _, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{StreamExt as _, unfold};
+use hyper::body::{Frame, SizeHint};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
-use super::api::{is_streamed, max_body, whole};
+use super::api::{MAX_BODY_BYTES, max_body, whole};
 use super::patience::{Stay, Stays, Unhurried};
 use super::problem::Problem;
 use crate::access::{Scope, Scopes};
@@ -269,34 +270,36 @@ pub(super) fn allow<S>(need: Need, routes: UtoipaMethodRouter<S>) -> UtoipaMetho
 where
     S: Clone + Send + Sync + 'static,
 {
-    guarded(need, Length::Bounded, routes)
+    guarded(need, Reading::Whole, routes)
 }
 
-/// The same for routes whose body is as long as it likes, and is read while it comes. It ends with an error when its
-/// caller is not who it was; so whoever reads it does nothing that stays before its end.
+/// The same for routes that read their body while it comes. It may take as long as it likes while it keeps coming, and be
+/// as long as it likes unless the route is [`sized`](super::api::sized), which refuses what says beforehand that it is
+/// longer. With each piece its caller is looked at, and it ends with an error when that is not who it was; so whoever reads
+/// it does nothing that stays before its end.
 pub(super) fn allow_streamed<S>(need: Need, routes: UtoipaMethodRouter<S>) -> UtoipaMethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    guarded(need, Length::Any, routes)
+    guarded(need, Reading::AsItComes, routes)
 }
 
-/// How long the body of a request may be.
+/// When a route reads the body of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Length {
-    Bounded,
-    Any,
+enum Reading {
+    Whole,
+    AsItComes,
 }
 
 fn guarded<S>(
     need: Need,
-    length: Length,
+    reading: Reading,
     (schemas, mut paths, router): UtoipaMethodRouter<S>,
 ) -> UtoipaMethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let guard = move |request: Request, next: Next| guard(need, length, request, next);
+    let guard = move |request: Request, next: Next| guard(need, reading, request, next);
     let router = router.layer(middleware::from_fn(guard));
     if !DOCUMENTS.get() {
         paths.paths.values_mut().for_each(|item| *item = PathItem::default());
@@ -308,16 +311,16 @@ where
     (schemas, paths, router)
 }
 
-async fn guard(need: Need, length: Length, request: Request, next: Next) -> Response {
-    match admit(need, length, request).await {
+async fn guard(need: Need, reading: Reading, request: Request, next: Next) -> Response {
+    match admit(need, reading, request).await {
         Ok(request) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
 /// The request, if its caller may. Where it changes something, its whole body is waited for first, and then its caller
-/// looked at again: nobody keeps a permission by sending slowly. A route that reads its body itself looks itself.
-async fn admit(need: Need, length: Length, request: Request) -> Result<Request, Problem> {
+/// looked at again: nobody keeps a permission by sending slowly.
+async fn admit(need: Need, reading: Reading, request: Request) -> Result<Request, Problem> {
     // A door that names nobody lets nobody in.
     let unsaid = || Problem::bug("the door did not say who calls");
     request.extensions().get::<Caller>().ok_or_else(unsaid)?.check(need)?;
@@ -325,17 +328,17 @@ async fn admit(need: Need, length: Length, request: Request) -> Result<Request, 
         return Ok(request);
     }
     let standing = request.extensions().get::<Standing>().cloned().ok_or_else(unsaid)?;
-    if length == Length::Any {
-        return Ok(streamed(request, standing));
-    }
-    let max_bytes = max_body(&request);
+    let max_bytes = max_body(&request).unwrap_or(match reading {
+        Reading::Whole => MAX_BODY_BYTES,
+        Reading::AsItComes => usize::MAX,
+    });
     // One that says so is not waited for.
     if usize::try_from(request.body().size_hint().lower()).map_or(true, |bytes| bytes > max_bytes) {
         let detail = format!("the request's body is larger than {max_bytes} bytes");
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "malformed", detail));
     }
-    if is_streamed(&request) {
-        return Ok(request);
+    if reading == Reading::AsItComes {
+        return Ok(watched(request, standing));
     }
     let (parts, body) = request.into_parts();
     let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &()).await;
@@ -347,23 +350,44 @@ async fn admit(need: Need, length: Length, request: Request) -> Result<Request, 
     Ok(Request::from_parts(parts, body.into()))
 }
 
-/// The request, whose body is looked at as it comes, and for whose caller it may take as long as it likes.
-fn streamed(request: Request, standing: Standing) -> Request {
+/// The request, whose caller is looked at while its body comes, and may take as long as it likes for it.
+fn watched(request: Request, standing: Standing) -> Request {
     if let Some(unhurried) = request.extensions().get::<Unhurried>() {
         unhurried.take_time();
     }
-    request.map(|body| {
-        let pieces = unfold(Some((body.into_data_stream(), standing)), |state| async {
-            let (mut pieces, standing) = state?;
-            let piece = pieces.next().await;
-            if !standing.holds() {
-                let ended = axum::Error::new("whoever sends it is not logged in any more");
-                return Some((Err(ended), None));
-            }
-            Some((piece?, Some((pieces, standing))))
-        });
-        axum::body::Body::from_stream(pieces.fuse())
-    })
+    request.map(|body| Body::new(Watched { body, standing, is_over: false }))
+}
+
+/// A body that ends with an error as soon as its caller is not who it was; its end counts as a piece.
+struct Watched {
+    body: Body,
+    standing: Standing,
+    is_over: bool,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if self.standing.holds() {
+            return Poll::Ready(frame);
+        }
+        self.is_over = true;
+        let ended = axum::Error::new("whoever sends it is not logged in any more");
+        Poll::Ready(Some(Err(ended)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// What is answered where all that is needed is that there is an owner.

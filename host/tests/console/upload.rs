@@ -86,6 +86,48 @@ fn what_is_sent_is_offered_and_who_has_left_meanwhile_has_sent_nothing() {
 }
 
 #[test]
+fn who_has_left_is_told_so_with_the_next_piece() {
+    let (rig, os) = rig(HttpsLimits::default());
+    let bytes = archive(NEW, 3_000_000);
+    let mut browser = begin(&rig, bytes.len());
+    browser.send(&bytes[..2_000_000]).unwrap();
+    until(
+        &os,
+        |os| matches!(os.view().state.phase, Phase::Importing { done_bytes, .. } if done_bytes >= 1 << 20),
+    );
+    rig.known.logged_out.store(true, Ordering::Relaxed);
+    browser.send(&bytes[2_000_000..2_000_001]).unwrap();
+    check(&browser.answer().unwrap(), (401, "login-needed"));
+    until(&os, |os| os.view().state.phase == Phase::Idle);
+    assert_eq!(os.view().state.offered, None);
+}
+
+#[test]
+fn what_keeps_coming_may_take_longer_than_any_other_body() {
+    // Every other body is too late with its first byte.
+    let limits = HttpsLimits { body_in_all: Duration::ZERO, ..HttpsLimits::default() };
+    let (rig, os) = rig(limits);
+    let bytes = archive(NEW, 3_000_000);
+    let mut browser = begin(&rig, bytes.len());
+    browser.send(&bytes).unwrap();
+    check(&browser.answer().unwrap(), (200, ""));
+    assert_eq!(os.view().state.offered.map(|release| release.version), Some(NEW));
+    let mut browser = rig.browser();
+    let head = format!(
+        "POST /api/v1/os/check HTTP/1.1
+Host: localhost
+{OWNER}
+{OURS}
+{CSRF}
+         Content-Length: 2
+
+{{}}"
+    );
+    browser.send(head.as_bytes()).unwrap();
+    assert_ne!(browser.answer().unwrap().status, 202, "it took too long");
+}
+
+#[test]
 fn who_sends_too_slowly_is_told_so_and_nothing_is_kept() {
     let limits = HttpsLimits { body: Duration::from_millis(200), ..HttpsLimits::default() };
     let (rig, os) = rig(limits);

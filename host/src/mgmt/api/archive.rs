@@ -10,11 +10,11 @@ use tokio::net::unix::pipe::Sender;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::guard::{Need, Standing, allow};
+use super::super::guard::{Need, Standing, allow_streamed};
 use super::super::problem::Problem;
 use super::super::startup::{Mending, Startup};
 use super::super::wire::{OsReport, ProblemDetails};
-use super::{blocking, streamed};
+use super::{blocking, sized};
 use crate::access::Scope;
 use crate::os::{MAX_ARCHIVE_BYTES, OsDesk, OsError, Upload};
 
@@ -24,7 +24,7 @@ const SAY_EVERY_BYTES: u64 = 1 << 20;
 pub(super) fn routes() -> OpenApiRouter<Startup> {
     let max_bytes = usize::try_from(MAX_ARCHIVE_BYTES).unwrap_or(usize::MAX);
     let system = Need::Scope(Scope::System);
-    OpenApiRouter::new().routes(streamed(max_bytes, allow(system, routes!(archive))))
+    OpenApiRouter::new().routes(sized(max_bytes, allow_streamed(system, routes!(archive))))
 }
 
 /// Takes an update that is sent in a file; then it is offered, and fetched without a network.
@@ -60,11 +60,13 @@ async fn archive(Mending(basics): Mending, request: Request) -> Result<Json<OsRe
     match came {
         // Whoever reads has found what is wrong with it.
         Came::Unwanted => {}
-        Came::All => {
+        Came::All => upload.end(),
+        Came::Part(error) => {
+            let problem = stopped(upload, error).await;
+            // Whoever is not logged in any more is told that, and nothing of what came.
             standing.check()?;
-            upload.end();
+            return Err(problem);
         }
-        Came::Part(error) => return Err(stopped(upload, error).await),
     }
     tell(upload.answer().await, basics.os).await
 }

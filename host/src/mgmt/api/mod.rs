@@ -48,7 +48,7 @@ use super::startup::Startup;
 use super::wire;
 
 /// The largest request body, in bytes.
-const MAX_BODY_BYTES: usize = 16 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 16 * 1024;
 
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
@@ -181,9 +181,9 @@ pub(super) fn whole(body: Body) -> Result<Bytes, Problem> {
 #[derive(Clone, Copy)]
 struct Larger(usize);
 
-/// The largest body that this request may have, in bytes.
-pub(super) fn max_body(request: &Request) -> usize {
-    request.extensions().get::<Larger>().map_or(MAX_BODY_BYTES, |larger| larger.0)
+/// The largest body that this request may have, in bytes, where its route is [`sized`].
+pub(super) fn max_body(request: &Request) -> Option<usize> {
+    request.extensions().get::<Larger>().map(|larger| larger.0)
 }
 
 /// Guarded routes whose requests may be larger than others': up to this many bytes.
@@ -196,25 +196,6 @@ where
 {
     let limits = (DefaultBodyLimit::max(max_bytes), Extension(Larger(max_bytes)));
     (schemas, paths, router.layer(limits))
-}
-
-/// A body that its route reads itself, piece by piece.
-#[derive(Clone, Copy)]
-struct Streamed;
-
-/// Whether the body of this request is left to its route.
-pub(super) fn is_streamed(request: &Request) -> bool {
-    request.extensions().get::<Streamed>().is_some()
-}
-
-/// Guarded routes that read the bodies of their requests themselves, and see to it that their callers are who they were
-/// when all has come. One that says beforehand that it is larger than so many bytes is refused.
-pub(super) fn streamed<S>(max_bytes: usize, routes: UtoipaMethodRouter<S>) -> UtoipaMethodRouter<S>
-where
-    S: Clone + Send + Sync + 'static,
-{
-    let (schemas, paths, router) = sized(max_bytes, routes);
-    (schemas, paths, router.layer(Extension(Streamed)))
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
